@@ -1,0 +1,105 @@
+// Package vfs is the narrow filesystem that the store is written against, so
+// that the same code runs on a real disk, on a simulated one that can show
+// every state a crash may leave behind, and on one that fails on request.
+//
+//	OS      the real filesystem
+//	Sim     in memory; records a trace of calls and materialises crash images
+//	Faulty  wraps another FS and fails the calls it is told to fail
+//
+// # What a caller may rely on
+//
+// Data written to a File is visible to every later read at once, and survives
+// the death of the process. It survives a power cut only after Sync of that
+// file returned nil. Creating, removing and renaming change a directory; they
+// survive a power cut only after SyncDir of that directory returned nil, and
+// without it each of them may survive alone, in any combination with the
+// data. Syncing a file does not make its name durable.
+//
+// After Sync returned an error nothing may be assumed about the data written
+// since the last success: the kernel may have dropped it and call the pages
+// clean, so that a second Sync returns nil without having written anything.
+// Callers must not retry; they give the file up.
+//
+// Names are slash-separated paths. An FS is safe for concurrent use; a File
+// is safe for concurrent reads, and for writes to ranges that do not overlap.
+//
+// Mapping and preallocation are optional: a File that supports them implements
+// Mapper and Preallocator, and either may still answer errors.ErrUnsupported.
+// Callers must have a path that works without.
+package vfs
+
+import (
+	"errors"
+	"io"
+)
+
+// ErrLocked is what Lock returns for a file that is locked already, by this
+// process or another.
+var ErrLocked = errors.New("locked by another opener")
+
+// FS is a filesystem. Errors for names that do not exist, or exist already,
+// match fs.ErrNotExist and fs.ErrExist.
+type FS interface {
+	// Create makes a new file for reading and writing, mode 0600. It fails
+	// if the name exists.
+	Create(name string) (File, error)
+	// Open opens an existing file for reading.
+	Open(name string) (File, error)
+	// Remove removes a file. Open files stay readable where the platform
+	// allows removing them at all.
+	Remove(name string) error
+	// Rename gives a file a new name, atomically replacing a file that has it.
+	Rename(oldName, newName string) error
+	// List returns the names in a directory, sorted, without "." and "..".
+	List(dir string) ([]string, error)
+	// Mkdir makes a directory and its missing parents, mode 0700. It is not
+	// an error if the directory exists. New directories are durable when it
+	// returns.
+	Mkdir(dir string) error
+	// SyncDir makes the names in a directory durable.
+	SyncDir(dir string) error
+	// Lock creates the file if it does not exist and locks it until the
+	// result is closed or the process dies. It returns ErrLocked at once if
+	// somebody holds the lock.
+	Lock(name string) (io.Closer, error)
+}
+
+// File is an open file. Offsets are explicit, there is no position.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	// Size returns the length of the file in bytes.
+	Size() (int64, error)
+	// Truncate cuts the file to size, or extends it with zeros.
+	Truncate(size int64) error
+	// Sync makes the data and the length of the file durable.
+	Sync() error
+}
+
+// Mapper is a File that can be mapped into memory.
+type Mapper interface {
+	// Map maps n bytes from offset off for reading and writing. The range
+	// must lie within the file and be fully allocated, off must be a
+	// multiple of the page size, and the file must not be truncated below
+	// the range while it is mapped. Stores to the bytes are visible to
+	// ReadAt at once.
+	Map(off int64, n int) (Mapping, error)
+}
+
+// Mapping is a mapped range of a file.
+type Mapping interface {
+	// Bytes returns the mapped range. It must not be used after Close.
+	Bytes() []byte
+	// Sync makes stores to bytes [off, off+n) of the mapping durable.
+	Sync(off, n int) error
+	// Close unmaps the range. It does not make it durable.
+	Close() error
+}
+
+// Preallocator is a File that can reserve its blocks ahead.
+type Preallocator interface {
+	// Preallocate extends the file to size, with zeros that own their
+	// blocks: later writes below size do not run out of space.
+	Preallocate(size int64) error
+}
