@@ -1,0 +1,175 @@
+// Package engine is the contract between the store and the engines that keep
+// its data.
+//
+// The store, package kvstore, is the thick part above: it checks arguments,
+// owns the directory and its lock, and knows snapshot ids, metadata, lines of
+// history, retention and, later, remotes. An engine is the thin part below: it
+// keeps keys and values, in memory and in files that it creates through its
+// Dir, and knows none of that. The store relies on the following.
+//
+// # Operations
+//
+// Arguments are valid when they arrive, and an engine keeps none of them after
+// the call. All methods may be called concurrently. Single operations, Update
+// and Apply are linearizable. After Close every method returns ErrClosed.
+//
+// # Sequence numbers
+//
+// Every operation that may change something takes sequence numbers, a batch
+// one for each of its writes. They start behind the Seq of the state that the
+// engine was opened with and never go back, not even in Install.
+//
+// # Cuts
+//
+// Cut fixes a point in the history of operations: everything that returned
+// before the call is before the cut, everything that was called after it
+// returned is behind, and a batch is on one side. Cut is cheap, and does not
+// wait for writers longer than one operation takes. What is before the cut
+// reaches files in Finish, while writers go on. Cuts may overlap, and are
+// finished and released in any order; Install is called when there is none.
+//
+// # Durability
+//
+// The Class says what of the acked operations is there after a crash. For
+// class Cuts it is the state in the manifest; the store puts the state of
+// every finished cut there if it is newer. For class Log the engine keeps the
+// manifest itself, together with its log.
+package engine
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/nikosgavalas/kvstore/internal/manifest"
+	"github.com/nikosgavalas/kvstore/internal/record"
+	"github.com/nikosgavalas/kvstore/internal/sched"
+	"github.com/nikosgavalas/kvstore/internal/vfs"
+)
+
+// Limits on arguments, in bytes. The store enforces them.
+const (
+	MaxKey   = record.MaxKey
+	MaxValue = record.MaxValue
+	MaxBatch = 64 << 20
+)
+
+// Class says which acked operations survive the death of the process.
+type Class int
+
+// The classes.
+const (
+	Cuts Class = iota // those before the newest cut in the manifest
+	Log               // all of them
+)
+
+// Driver opens engines of one kind.
+type Driver interface {
+	// Name is how the manifest and the user call the engine, in lower case.
+	Name() string
+	// Class returns the promise of the engine as it is configured.
+	Class() Class
+	// Open returns an engine whose content is s. If s is the state of the
+	// manifest, that includes what a log holds beyond. It changes nothing on
+	// disk.
+	Open(env Env, s manifest.State) (Engine, error)
+	// View returns a reader of a state whose files are in folder, which may
+	// belong to a live store in another process. The files may be removed
+	// once View returned.
+	View(folder manifest.Folder, s manifest.State) (Reader, error)
+}
+
+// Seamed is a Driver that brings its own surroundings. Tests wrap the driver
+// of an engine in one, to run a whole store on a simulated disk and clock.
+type Seamed interface {
+	Driver
+	Seams() (vfs.FS, *sched.Scheduler)
+}
+
+// Env is what the store lends to an engine.
+type Env struct {
+	Dir    *manifest.Dir
+	Sched  *sched.Scheduler
+	Memory int64 // budget in bytes for all anonymous memory of the engine
+	Logger *slog.Logger
+}
+
+// Reader is the part of an engine that a view of a snapshot has too.
+type Reader interface {
+	// Get appends the value to dst, or returns dst and ErrNotFound.
+	Get(dst, key []byte) ([]byte, error)
+	// Has reports whether the key has a value.
+	Has(key []byte) (bool, error)
+	// MultiGet calls fn once for each key, in any order and without holding
+	// a lock. value is valid during the call. It returns the first error
+	// that is not the absence of a key, after which fn is not called.
+	MultiGet(keys [][]byte, fn func(i int, value []byte, found bool)) error
+	// Scan calls fn for the keys in [start, end) with their values, in
+	// ascending or descending byte order, until fn returns false, without
+	// holding a lock. A nil bound is open. Key and value are valid during the
+	// call. If Install replaces the state meanwhile it returns ErrRolledBack.
+	Scan(start, end []byte, reverse bool, fn func(key, value []byte) bool) error
+	// Close waits for running calls and releases everything.
+	Close() error
+}
+
+// Engine keeps the state of an open store. Its Close makes the state durable.
+type Engine interface {
+	Reader
+	Set(key, value []byte) error
+	// Delete removes the key; a missing key is no error.
+	Delete(key []byte) error
+	// Update replaces the value of a key by what fn makes of it, atomically.
+	// If fn panics the value stays and no lock is held.
+	Update(key []byte, fn UpdateFunc) error
+	// Apply applies the writes of a batch in order, as one operation.
+	Apply(b *Batch) error
+
+	// Cut fixes the present. The result must be finished or released.
+	Cut() (Cut, error)
+	// Install replaces the state by one of the same engine, whose files it
+	// verifies first. When it has stopped all operations it calls commit with
+	// the sequence number of the last of them, to make the change durable; if
+	// that fails the old state stays.
+	Install(s manifest.State, commit func(seq uint64) error) error
+	// Sync makes everything that was acked before the call durable.
+	Sync() error
+
+	Seq() Seq
+	Stats() Stats
+}
+
+// Cut is a fixed point in the history of an engine.
+type Cut interface {
+	// Finish returns the state at the cut, with all its files synced. They
+	// are pinned until Release.
+	Finish(ctx context.Context) (manifest.State, error)
+	// Release gives the cut up, finished or not.
+	Release()
+}
+
+// Seq tells how far an engine is, in sequence numbers.
+type Seq struct {
+	Issued  uint64 // the last one taken
+	Applied uint64 // all up to here are visible to readers
+	Durable uint64 // all up to here survive a power cut
+}
+
+// Op is the outcome of an UpdateFunc.
+type Op uint8
+
+// What becomes of the value of a key.
+const (
+	Keep   Op = iota // it stays as it was
+	Put              // it is replaced by the result
+	Remove           // the key is deleted
+)
+
+// UpdateFunc makes the new value of a key out of the old one: it appends it to
+// dst and returns the result. old must not be kept or changed.
+type UpdateFunc func(dst, old []byte, found bool) ([]byte, Op)
+
+// Stats is what an engine tells about itself.
+type Stats struct {
+	Keys   uint64 // that have a value; an estimate where counting is dear
+	Memory int64  // bytes of anonymous memory
+}

@@ -1,0 +1,374 @@
+package manifest
+
+import (
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/nikosgavalas/kvstore/internal/vfs"
+)
+
+// Dir is a store directory that is open for writing: it hands out file
+// numbers, commits manifests, and removes what no manifest needs any more. The
+// caller holds the lock of the directory. A Dir is safe for concurrent use.
+type Dir struct {
+	Folder
+	log *slog.Logger
+
+	// commit serialises commits. It is taken before mu.
+	commit sync.Mutex
+
+	mu struct {
+		sync.Mutex
+		cur     *Manifest       // replaced by a commit, never modified
+		next    uint64          // the counter, at least cur.Next
+		created bool            // a name was created since the last sync of the directory
+		named   map[string]bool // what cur names; replaced with it
+		pins    map[string]int  // files that stay although cur may not name them
+		failed  error           // sticky: which manifest is on disk is not known
+	}
+}
+
+// Create makes the directory a store whose first manifest is m.
+func Create(f Folder, m Manifest, log *slog.Logger) (*Dir, error) {
+	d := newDir(f, log, &Manifest{Next: 1})
+	return d, d.Commit(func(first *Manifest) error {
+		*first = m
+		return nil
+	})
+}
+
+// Open reads the newest manifest of a store. It changes nothing.
+func Open(f Folder, log *slog.Logger) (*Dir, error) {
+	m, err := f.Load()
+	if err != nil {
+		return nil, err
+	}
+	d := newDir(f, log, m)
+	orphans, err := d.orphans()
+	if err != nil {
+		return nil, err
+	}
+	// Numbers of orphans must not be used again.
+	for _, name := range orphans {
+		_, n, _ := ParseName(name)
+		d.mu.next = max(d.mu.next, n+1)
+	}
+	return d, nil
+}
+
+// orphans returns the files in the directory that are ours and that the
+// current manifest does not need.
+func (d *Dir) orphans() ([]string, error) {
+	names, err := d.FS.List(d.Path)
+	if err != nil {
+		return nil, err
+	}
+	keep := d.mu.named
+	return slices.DeleteFunc(names, func(name string) bool {
+		k, _, ok := ParseName(name)
+		return !ok || k == LockFile || keep[name]
+	}), nil
+}
+
+func newDir(f Folder, log *slog.Logger, m *Manifest) *Dir {
+	d := &Dir{Folder: f, log: log}
+	d.mu.cur, d.mu.named, d.mu.next = m, m.names(), m.Next
+	d.mu.pins = map[string]int{}
+	return d
+}
+
+// Manifest returns the current manifest, which must not be modified.
+func (d *Dir) Manifest() *Manifest {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.cur
+}
+
+// Err returns the error that made the directory refuse further commits, or nil.
+func (d *Dir) Err() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.failed
+}
+
+// Number takes a number from the counter.
+func (d *Dir) Number() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.next++
+	return d.mu.next - 1
+}
+
+// NewFile creates a file with a number of its own, pinned: it stays until
+// Unpin, and after that as long as a manifest names it.
+func (d *Dir) NewFile(k Kind) (uint64, vfs.File, error) {
+	n := d.Number()
+	h, err := d.create(k, n)
+	return n, h, err
+}
+
+func (d *Dir) create(k Kind, n uint64) (vfs.File, error) {
+	if err := d.Err(); err != nil {
+		return nil, err
+	}
+	h, err := d.FS.Create(d.join(Name(k, n)))
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.created = true
+	d.mu.pins[Name(k, n)]++
+	return h, nil
+}
+
+// PinState pins the files of the current state until release is called.
+func (d *Dir) PinState() (s State, release func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s = d.mu.cur.State
+	for _, f := range s.Files {
+		d.mu.pins[f.Name()]++
+	}
+	return s, sync.OnceFunc(func() {
+		for _, f := range s.Files {
+			d.Unpin(f.Kind, f.N)
+		}
+	})
+}
+
+// Unpin takes one pin from a file, and removes the file if that was the last
+// and the current manifest does not name it.
+func (d *Dir) Unpin(k Kind, n uint64) {
+	name := Name(k, n)
+	d.mu.Lock()
+	d.mu.pins[name]--
+	free := d.mu.pins[name] == 0
+	if free {
+		delete(d.mu.pins, name)
+	}
+	free = free && !d.mu.named[name]
+	d.mu.Unlock()
+	if free {
+		d.remove(name)
+	}
+}
+
+// Commit makes the manifest that edit turns a copy of the current one into the
+// state of the store. Files that it names must be synced. edit may replace
+// slices of its argument and must not modify their elements; its error, or one
+// that happens before anything could be visible, leaves the old manifest in
+// place. After any other error the state on disk is unknown until the store is
+// opened again, and all further commits return ErrFailed.
+func (d *Dir) Commit(edit func(*Manifest) error) error {
+	d.commit.Lock()
+	defer d.commit.Unlock()
+
+	d.mu.Lock()
+	old, failed := d.mu.cur, d.mu.failed
+	d.mu.Unlock()
+	if failed != nil {
+		return failed
+	}
+	m := *old
+	if err := edit(&m); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	m.N = d.mu.next
+	d.mu.next++
+	m.Next = d.mu.next
+	d.mu.Unlock()
+
+	tmp := Name(TempFile, m.N)
+	if err := d.write(tmp, m.Encode()); err != nil {
+		d.remove(tmp)
+		return err
+	}
+	if err := d.syncNames(); err != nil {
+		return err
+	}
+	if err := d.FS.Rename(d.join(tmp), d.join(Name(ManifestFile, m.N))); err != nil {
+		return d.fail(err)
+	}
+	if err := d.FS.SyncDir(d.Path); err != nil {
+		return d.fail(err)
+	}
+	d.publish(old, &m)
+	return nil
+}
+
+// syncNames makes the names of new files durable: what a manifest names must
+// not be lost when the manifest is not.
+func (d *Dir) syncNames() error {
+	d.mu.Lock()
+	created := d.mu.created
+	d.mu.created = false
+	d.mu.Unlock()
+	if !created {
+		return nil
+	}
+	if err := d.FS.SyncDir(d.Path); err != nil {
+		return d.fail(err)
+	}
+	return nil
+}
+
+// publish makes m current and removes what only old needed.
+func (d *Dir) publish(old, m *Manifest) {
+	named := m.names()
+	d.mu.Lock()
+	d.mu.cur, d.mu.named = m, named
+	var gone []string
+	for name := range old.names() {
+		if !named[name] && d.mu.pins[name] == 0 {
+			gone = append(gone, name)
+		}
+	}
+	d.mu.Unlock()
+	slices.Sort(gone)
+	for _, name := range gone {
+		d.remove(name)
+	}
+}
+
+// names returns the names of all files that the manifest needs, its own too.
+func (m *Manifest) names() map[string]bool {
+	names := map[string]bool{}
+	if m.N != 0 {
+		names[Name(ManifestFile, m.N)] = true
+	}
+	for _, f := range m.State.Files {
+		names[f.Name()] = true
+	}
+	for _, e := range m.Snapshots {
+		names[Name(SnapshotFile, e.N)] = true
+		for _, f := range e.Files {
+			names[Name(f.Kind, f.N)] = true
+		}
+	}
+	return names
+}
+
+// WriteSnapshot writes the SNAPSHOT file of s, whose number comes from Number,
+// and returns the entry for the manifest that is to name it. The file is
+// pinned if there is no error.
+func (d *Dir) WriteSnapshot(s Snapshot) (Entry, error) {
+	h, err := d.create(SnapshotFile, s.N)
+	if err != nil {
+		return Entry{}, err
+	}
+	b := s.Encode()
+	if err := d.fill(h, b); err != nil {
+		d.Unpin(SnapshotFile, s.N)
+		return Entry{}, err
+	}
+	e := Entry{
+		N: s.N, ID: s.ID, Nonce: s.Nonce, Seq: s.State.Seq, Time: s.Time,
+		Size: int64(len(b)), CRC: crc32.Checksum(b, castagnoli),
+	}
+	for _, f := range s.State.Files {
+		e.Files = append(e.Files, FileRef{f.Kind, f.N, f.Size})
+	}
+	return e, nil
+}
+
+func (d *Dir) write(name string, b []byte) error {
+	h, err := d.FS.Create(d.join(name))
+	if err != nil {
+		return err
+	}
+	return d.fill(h, b)
+}
+
+// fill writes b to h, syncs and closes it.
+func (d *Dir) fill(h vfs.File, b []byte) error {
+	if _, err := h.WriteAt(b, 0); err != nil {
+		h.Close()
+		return err
+	}
+	if err := d.Sync(h); err != nil {
+		h.Close()
+		return err
+	}
+	return h.Close()
+}
+
+// Sync syncs a file. An error is sticky: what the file and others share below
+// may be lost although the next sync succeeds, so the store must be opened
+// again before anything is promised.
+func (d *Dir) Sync(h vfs.File) error {
+	if err := h.Sync(); err != nil {
+		return d.fail(err)
+	}
+	return nil
+}
+
+// Fail makes the directory refuse every further change, because of err.
+func (d *Dir) Fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.failed == nil {
+		d.mu.failed = fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+}
+
+func (d *Dir) fail(err error) error {
+	d.Fail(err)
+	return d.Err()
+}
+
+// remove removes a file that nothing needs. A file that cannot be removed is
+// an orphan that a later open removes, so a failure is only logged. When it is
+// not known which manifest is on disk nothing is removed: it may need the file.
+func (d *Dir) remove(name string) {
+	if d.Err() != nil {
+		return
+	}
+	if err := d.FS.Remove(d.join(name)); err != nil {
+		d.log.Warn("kvstore: cannot remove a file that is no longer needed", "file", name, "error", err)
+	}
+}
+
+// RemoveOrphans removes what crashes left behind. It is called once, after the
+// store opened and before it is used. The counter on disk moves beyond the
+// numbers of the orphans first, or the next open could not know them.
+func (d *Dir) RemoveOrphans() error {
+	orphans, err := d.orphans()
+	if err != nil || len(orphans) == 0 {
+		return err
+	}
+	if d.mu.next > d.mu.cur.Next {
+		if err := d.Commit(func(*Manifest) error { return nil }); err != nil {
+			return err
+		}
+	}
+	for _, name := range orphans {
+		d.log.Info("kvstore: removing a file that a crash left behind", "file", name)
+		d.remove(name)
+	}
+	return nil
+}
+
+// Usage returns the bytes of the data files on disk, and how many of them are
+// kept only by snapshots.
+func (d *Dir) Usage() (total, pinned int64) {
+	m := d.Manifest()
+	live := map[string]bool{}
+	for _, f := range m.State.Files {
+		live[f.Name()] = true
+		total += f.Size
+	}
+	for _, e := range m.Snapshots {
+		for _, f := range e.Files {
+			if name := Name(f.Kind, f.N); !live[name] {
+				live[name] = true
+				pinned += f.Size
+			}
+		}
+	}
+	return total + pinned, pinned
+}

@@ -1,0 +1,119 @@
+package kvstore
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+
+	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/memonly"
+)
+
+// Limits, in bytes. Keys have at least one byte.
+const (
+	MaxKey   = engine.MaxKey
+	MaxValue = engine.MaxValue
+	MaxBatch = engine.MaxBatch // keys and values of a batch together
+	MaxMeta  = 1 << 20         // metadata of a snapshot
+)
+
+// KeepAll as the number of snapshots to keep means that none is removed.
+const KeepAll = math.MaxInt
+
+const (
+	defaultRetain = 3
+	defaultMemory = 64 << 20
+	minMemory     = 1 << 20
+)
+
+// Options configure a store. The zero value of every field is its default.
+type Options struct {
+	// Engine keeps the data. nil is the engine that the directory was made
+	// with; for a new directory it is MemOnly. Another engine than the
+	// directory's is refused with ErrEngine.
+	Engine Engine
+
+	// Start is the state that the store opens at: Newest (the default),
+	// LastSnapshot, an ID or a Ref. If it is not the newest state, the store
+	// is rolled back to it, as by Rollback, before Open returns. Stream
+	// processors open with LastSnapshot, because the input position in the
+	// metadata of the last snapshot fits that state and no other.
+	Start Which
+
+	// Retain is how many snapshots of the current line are kept when a
+	// snapshot completes, at least 1; 0 stands for 3. Of abandoned snapshots
+	// as many are kept, if they are newer than the oldest that is kept of the
+	// line. KeepAll leaves removing to Prune.
+	Retain int
+
+	// MemoryBytes is the budget for the memory of the store; 0 stands for 64
+	// MiB, and less than 1 MiB is refused. MemOnly cannot obey it: it needs as
+	// much memory as the data.
+	MemoryBytes int64
+
+	// Logger is told about what the store does on its own: recovery, removed
+	// files, failures in the background. nil stands for none.
+	Logger *slog.Logger
+}
+
+// Engine is one of the engines of this package, with its settings: MemOnly.
+type Engine interface {
+	// String returns the name, in lower case, as ParseEngine takes it.
+	String() string
+	// Driver is what the store uses; it cannot be implemented elsewhere.
+	Driver() engine.Driver
+}
+
+// MemOnly is the engine that keeps all data in memory, in hash maps, and
+// writes all of it at each snapshot, Sync and Close. After a crash the state is
+// that of the last of them. It is for small states, for tests, and the baseline
+// that other engines are compared with. Scans sort the keys first.
+type MemOnly struct{}
+
+// String returns "memonly".
+func (MemOnly) String() string { return memonly.Driver{}.Name() }
+
+// Driver returns the implementation.
+func (MemOnly) Driver() engine.Driver { return memonly.Driver{} }
+
+// Engines returns all engines with their default settings, the default for new
+// directories first.
+func Engines() []Engine { return []Engine{MemOnly{}} }
+
+// ParseEngine returns the engine of that name with default settings. Case does
+// not matter.
+func ParseEngine(name string) (Engine, error) {
+	var names []string
+	for _, e := range Engines() {
+		if strings.EqualFold(e.String(), name) {
+			return e, nil
+		}
+		names = append(names, e.String())
+	}
+	return nil, fmt.Errorf("unknown engine %q; there is %s", name, strings.Join(names, ", "))
+}
+
+// withDefaults returns the options with defaults filled in, or says which one
+// cannot be.
+func (o Options) withDefaults() (Options, error) {
+	if o.Start == nil {
+		o.Start = Newest
+	}
+	switch {
+	case o.Retain < 0:
+		return o, fmt.Errorf("Options.Retain is %d; it must be at least 1, or 0 for %d", o.Retain, defaultRetain)
+	case o.Retain == 0:
+		o.Retain = defaultRetain
+	}
+	switch {
+	case o.MemoryBytes == 0:
+		o.MemoryBytes = defaultMemory
+	case o.MemoryBytes < minMemory:
+		return o, fmt.Errorf("Options.MemoryBytes is %d; it must be at least %d, or 0 for %d", o.MemoryBytes, minMemory, defaultMemory)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}

@@ -1,0 +1,269 @@
+package kvstore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/manifest"
+)
+
+// maxWaiting is how many snapshots may wait behind the one that is being
+// completed.
+const maxWaiting = 4
+
+// Snapshot is a snapshot that was cut. It is complete, and listed, when Wait
+// returned nil.
+type Snapshot struct {
+	id    uint64
+	n     uint64 // of its file
+	nonce uint64
+	ref   Ref
+	meta  []byte
+	time  time.Time
+	cut   engine.Cut
+
+	done chan struct{} // closed when err is set
+	err  error
+}
+
+// ID returns the id that the snapshot was taken with.
+func (sn *Snapshot) ID() uint64 { return sn.id }
+
+// Ref returns the name of the snapshot that is never used again.
+func (sn *Snapshot) Ref() Ref { return sn.ref }
+
+// Wait waits until the snapshot is complete: it survives a power cut and can be
+// rolled back to. If ctx ends first it returns the error of ctx, and completing
+// goes on. If completing failed it returns the reason, and there is no such
+// snapshot; its id may be used again.
+func (sn *Snapshot) Wait(ctx context.Context) error {
+	select {
+	case <-sn.done:
+		return sn.err
+	default:
+	}
+	select {
+	case <-sn.done:
+		return sn.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// SnapshotInfo describes a snapshot.
+type SnapshotInfo struct {
+	ID        uint64    `json:"id"`
+	Ref       Ref       `json:"ref"`
+	Parent    Ref       `json:"parent,omitempty"` // the snapshot that it descends from; that may be pruned
+	Meta      []byte    `json:"meta,omitempty"`   // what the caller gave
+	Time      time.Time `json:"time"`             // of the cut, by the clock of the machine
+	Engine    string    `json:"engine"`
+	Seq       uint64    `json:"seq"`       // sequence number of the last write in it
+	Files     int       `json:"files"`     // data files that it needs
+	Bytes     int64     `json:"bytes"`     // of these files
+	Abandoned bool      `json:"abandoned"` // a rollback left it behind: it is not on the current line
+}
+
+// Snapshot fixes the present state under an id, together with metadata, such as
+// the input position that the state has reached. It returns after the cut: all
+// that was acknowledged before the call is in, nothing that is issued after it
+// returned. Writers go on while the snapshot is completed in the background;
+// Wait tells when it is.
+//
+// Ids grow along one line of history, else the error is ErrSnapshotOrder. After
+// a rollback to n the line goes on from n; taking the id of an abandoned
+// snapshot replaces that. When too many snapshots wait the error is ErrBusy.
+func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte) (*Snapshot, error) {
+	if len(meta) > MaxMeta {
+		return nil, fmt.Errorf("%w: metadata has at most %d bytes, this has %d", ErrTooLarge, MaxMeta, len(meta))
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.history.Lock()
+	defer s.history.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if err := s.dir.Err(); err != nil {
+		return nil, explain(err)
+	}
+	s.mu.Lock()
+	last, waiting := s.mu.base.ID, len(s.mu.waiting)
+	if waiting > 0 {
+		last = s.mu.waiting[waiting-1].id
+	}
+	s.mu.Unlock()
+	if id <= last {
+		return nil, fmt.Errorf("%w: %d is not greater than %d, the last one on this line", ErrSnapshotOrder, id, last)
+	}
+	if waiting > maxWaiting {
+		return nil, fmt.Errorf("%w: %d; Wait for one of them", ErrBusy, waiting)
+	}
+	cut, err := s.eng.Cut()
+	if err != nil {
+		return nil, err
+	}
+	sn := &Snapshot{
+		id: id, n: s.dir.Number(), nonce: random(),
+		meta: slices.Clone(meta), time: s.sched.Now().Round(0), cut: cut, done: make(chan struct{}),
+	}
+	sn.ref = makeRef(sn.id, sn.n, s.dir.Manifest().Store, sn.nonce)
+	s.mu.Lock()
+	s.mu.waiting = append(s.mu.waiting, sn)
+	s.mu.Unlock()
+	s.sched.Go(func(context.Context) { s.completeNext() })
+	return sn, nil
+}
+
+// completeAll completes the snapshots that wait, in the calling goroutine. The
+// caller holds history, so no more of them come.
+func (s *Store) completeAll() {
+	for s.completeNext() {
+	}
+}
+
+// completeNext completes the oldest waiting snapshot and reports whether there
+// was one. Snapshots are completed in the order of their cuts, since each is
+// the parent of the next.
+func (s *Store) completeNext() bool {
+	s.install.Lock()
+	defer s.install.Unlock()
+	s.mu.Lock()
+	if len(s.mu.waiting) == 0 {
+		s.mu.Unlock()
+		return false
+	}
+	sn := s.mu.waiting[0]
+	parent := s.mu.base.Ref
+	s.mu.Unlock()
+
+	info, err := s.complete(sn, parent)
+	if err != nil {
+		sn.err = explain(fmt.Errorf("snapshot %d: %w", sn.id, err))
+		s.log.Error("kvstore: a snapshot failed", "id", sn.id, "error", err)
+	}
+	s.mu.Lock()
+	s.mu.waiting = s.mu.waiting[1:]
+	if err == nil {
+		s.mu.base = info
+	}
+	s.mu.Unlock()
+	close(sn.done)
+	return true
+}
+
+// complete brings a cut to disk and commits it, with the retention that it
+// brings about.
+func (s *Store) complete(sn *Snapshot, parent Ref) (SnapshotInfo, error) {
+	defer sn.cut.Release()
+	state, err := sn.cut.Finish(context.Background())
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	file := manifest.Snapshot{
+		N: sn.n, ID: sn.id, Store: s.dir.Manifest().Store, Nonce: sn.nonce,
+		Parent: string(parent), Time: sn.time, Meta: sn.meta, State: state,
+	}
+	entry, err := s.dir.WriteSnapshot(file)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	defer s.dir.Unpin(manifest.SnapshotFile, entry.N)
+	err = s.dir.Commit(func(m *manifest.Manifest) error {
+		if s.class == engine.Cuts {
+			m.Advance(state)
+		}
+		drop(m, func(e manifest.Entry) bool { return e.ID == sn.id })
+		entry.Parent = m.Base
+		m.Snapshots = append(slices.Clip(m.Snapshots), entry)
+		m.Base, m.BaseSeq = entry.N, state.Seq
+		Policy{KeepLast: s.retain}.apply(m, sn.time)
+		return nil
+	})
+	return info(&file, false), err
+}
+
+func info(sn *manifest.Snapshot, abandoned bool) SnapshotInfo {
+	i := SnapshotInfo{
+		ID: sn.ID, Ref: makeRef(sn.ID, sn.N, sn.Store, sn.Nonce), Parent: Ref(sn.Parent),
+		Meta: sn.Meta, Time: sn.Time, Engine: sn.State.Engine, Seq: sn.State.Seq,
+		Files: len(sn.State.Files), Abandoned: abandoned,
+	}
+	for _, f := range sn.State.Files {
+		i.Bytes += f.Size
+	}
+	return i
+}
+
+// Snapshots returns the completed snapshots that are kept, by growing id. If
+// the file of one is damaged, it returns the others with an ErrCorrupt.
+func (s *Store) Snapshots(ctx context.Context) ([]SnapshotInfo, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.history.Lock()
+	closed := s.closed
+	s.history.Unlock()
+	if closed {
+		return nil, ErrClosed
+	}
+	for {
+		m := s.dir.Manifest()
+		infos, err := list(s.dir.Folder, m)
+		if errors.Is(err, fs.ErrNotExist) && s.dir.Manifest() != m {
+			continue // a file was removed together with its entry
+		}
+		return infos, err
+	}
+}
+
+func list(folder manifest.Folder, m *manifest.Manifest) ([]SnapshotInfo, error) {
+	onLine := map[uint64]bool{}
+	for _, e := range line(m) {
+		onLine[e.N] = true
+	}
+	var infos []SnapshotInfo
+	var errs []error
+	for _, e := range m.Snapshots {
+		sn, err := folder.Snapshot(e)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		infos = append(infos, info(sn, !onLine[e.N]))
+	}
+	slices.SortFunc(infos, func(a, b SnapshotInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return infos, errors.Join(errs...)
+}
+
+// Base returns the snapshot that the present state descends from: the last one
+// on this line of history. Its ID is 0 if there is none. exact tells whether
+// the state equals it; with writes going on that may have changed already.
+func (s *Store) Base() (base SnapshotInfo, exact bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	base = s.mu.base
+	base.Meta = slices.Clone(base.Meta)
+	return base, s.eng.Seq().Issued == s.dir.Manifest().BaseSeq
+}
+
+// loadBase reads the description of the base.
+func (s *Store) loadBase() error {
+	entry, err := find(s.dir.Manifest(), LastSnapshot)
+	if err != nil || entry == nil {
+		return err
+	}
+	sn, err := s.dir.Snapshot(*entry)
+	if err != nil {
+		return err
+	}
+	s.mu.base = info(sn, false)
+	return nil
+}

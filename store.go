@@ -1,0 +1,381 @@
+package kvstore
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/manifest"
+	"github.com/nikosgavalas/kvstore/internal/sched"
+	"github.com/nikosgavalas/kvstore/internal/vfs"
+)
+
+// Store is an open store. All methods are safe for concurrent use.
+type Store struct {
+	eng    engine.Engine
+	class  engine.Class
+	dir    *manifest.Dir
+	sched  *sched.Scheduler
+	lock   io.Closer
+	log    *slog.Logger
+	memory int64
+	retain int
+
+	// history is held by what makes, changes or ends the history of the
+	// store: cutting, rolling back, pruning and closing. It is taken first.
+	history sync.Mutex
+	closed  bool // guarded by history
+
+	// install is held while the oldest waiting snapshot is completed.
+	install sync.Mutex
+
+	mu struct {
+		sync.Mutex
+		waiting []*Snapshot // cut and not completed, oldest first
+		base    SnapshotInfo
+	}
+}
+
+// Open opens the store in a directory, and makes it if the directory does not
+// exist or is empty. It locks the directory until Close. It never waits: a
+// directory that is in use gives ErrLocked. If Open fails, a store that was
+// there has not been changed.
+func Open(dir string, opts Options) (*Store, error) {
+	s, err := open(dir, opts)
+	if err != nil {
+		return nil, fmt.Errorf("opening the store in %s: %w", dir, explain(err))
+	}
+	return s, nil
+}
+
+func open(path string, opts Options) (_ *Store, err error) {
+	opts, err = opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	var driver engine.Driver
+	fs, jobs := vfs.OS, (*sched.Scheduler)(nil)
+	if opts.Engine != nil {
+		driver = opts.Engine.Driver()
+		if seamed, ok := driver.(engine.Seamed); ok {
+			fs, jobs = seamed.Seams()
+		}
+	}
+	if jobs == nil {
+		jobs = sched.New()
+	}
+	folder := manifest.Folder{FS: fs, Path: filepath.ToSlash(path)}
+	lock, err := lockDir(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	dir, err := openDir(folder, driver, opts.Logger)
+	if err != nil {
+		return nil, err
+	}
+	if driver == nil {
+		e, err := ParseEngine(dir.Manifest().State.Engine)
+		if err != nil {
+			return nil, err
+		}
+		driver = e.Driver()
+	}
+	s := &Store{
+		class: driver.Class(), dir: dir, sched: jobs, lock: lock,
+		log: opts.Logger, memory: opts.MemoryBytes, retain: opts.Retain,
+	}
+	env := engine.Env{Dir: dir, Sched: jobs, Memory: opts.MemoryBytes, Logger: opts.Logger}
+	return s, s.start(driver, env, opts.Start)
+}
+
+// lockDir makes the directory if there is none, and locks it, unless it
+// belongs to somebody else.
+func lockDir(folder manifest.Folder) (io.Closer, error) {
+	switch content, err := folder.Probe(); {
+	case err != nil:
+		return nil, err
+	case content == manifest.Foreign:
+		return nil, fmt.Errorf("%w: it holds other files; give a new or empty directory", ErrNotStore)
+	case content == manifest.Store:
+		// Without a lock yet, but if it is not ours no lock may be made.
+		if _, err := folder.Load(); errors.Is(err, ErrNotStore) {
+			return nil, err
+		}
+	case content == manifest.Empty:
+		if err := folder.FS.Mkdir(folder.Path); err != nil {
+			return nil, err
+		}
+	}
+	lock, err := folder.FS.Lock(folder.Path + "/" + manifest.LockName)
+	if errors.Is(err, vfs.ErrLocked) {
+		return nil, ErrLocked
+	}
+	return lock, err
+}
+
+// openDir reads the manifest of the directory, or writes the first one. The
+// driver may be nil.
+func openDir(folder manifest.Folder, driver engine.Driver, log *slog.Logger) (*manifest.Dir, error) {
+	content, err := folder.Probe()
+	if err != nil {
+		return nil, err
+	}
+	if content == manifest.Empty {
+		if driver == nil {
+			driver = Engines()[0].Driver()
+		}
+		// The lock comes before the manifest for good, so that a directory with
+		// less than a manifest can be told from one that is not ours.
+		if err := folder.FS.SyncDir(folder.Path); err != nil {
+			return nil, err
+		}
+		return manifest.Create(folder, manifest.Manifest{
+			Store: random(), HashSeed: random(), State: manifest.State{Engine: driver.Name()},
+		}, log)
+	}
+	dir, err := manifest.Open(folder, log)
+	if err != nil {
+		return nil, err
+	}
+	if has := dir.Manifest().State.Engine; driver != nil && has != driver.Name() {
+		return nil, fmt.Errorf("%w: the directory was made by %s, not by %s; open it with %s, or migrate it to a new directory",
+			ErrEngine, has, driver.Name(), has)
+	}
+	return dir, nil
+}
+
+// start opens the engine at the state that is asked for.
+func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error) {
+	m := s.dir.Manifest()
+	var target *manifest.Entry
+	if at != Newest {
+		if target, err = find(m, at); err != nil {
+			return err
+		}
+	}
+	s.eng, err = driver.Open(env, m.State)
+	damaged := errors.Is(err, ErrCorrupt) && at != Newest
+	if damaged {
+		// The newest state cannot be read and is not wanted.
+		s.log.Warn("kvstore: the newest state is damaged", "error", err, "start", at.which())
+		s.eng, err = driver.Open(env, manifest.State{Engine: m.State.Engine, Seq: m.State.Seq})
+	}
+	if err != nil {
+		return err
+	}
+	if at != Newest && (damaged || number(target) != m.Base || s.eng.Seq().Issued != m.BaseSeq) {
+		err = s.rollback(target)
+	} else {
+		err = s.loadBase()
+	}
+	if err == nil {
+		err = s.dir.RemoveOrphans()
+	}
+	if err != nil {
+		s.discard()
+	}
+	return err
+}
+
+// discard ends an engine that the caller never saw, without saving its state.
+func (s *Store) discard() {
+	// The directory must not change: a failed one refuses every commit.
+	s.dir.Fail(errors.New("opening failed"))
+	s.sched.Close()
+	s.eng.Close()
+}
+
+func random() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// number returns the number of a snapshot, 0 for the empty beginning.
+func number(e *manifest.Entry) uint64 {
+	if e == nil {
+		return 0
+	}
+	return e.N
+}
+
+// check says whether a store takes a key and a value.
+func check(key, value []byte) error {
+	if len(key) == 0 || len(key) > MaxKey {
+		return fmt.Errorf("%w: it has %d bytes, from 1 to %d are allowed", ErrInvalidKey, len(key), MaxKey)
+	}
+	if len(value) > MaxValue {
+		return fmt.Errorf("%w: a value has at most %d bytes, this one has %d", ErrTooLarge, MaxValue, len(value))
+	}
+	return nil
+}
+
+// Get appends the value of a key to dst and returns the result. If the key has
+// no value it returns dst as it was, and ErrNotFound. It does not allocate if
+// dst has room.
+func (s *Store) Get(dst, key []byte) ([]byte, error) {
+	if err := check(key, nil); err != nil {
+		return dst, err
+	}
+	return s.eng.Get(dst, key)
+}
+
+// Has reports whether a key has a value.
+func (s *Store) Has(key []byte) (bool, error) {
+	if err := check(key, nil); err != nil {
+		return false, err
+	}
+	return s.eng.Has(key)
+}
+
+// MultiGet looks up many keys at once, which is faster than one by one where
+// the engine can overlap waiting for memory and disk. It calls fn once for each
+// key, with the index of the key, in any order; value is valid until fn
+// returns. Each look-up is a single operation, all of them together are not.
+// On an error that is not the absence of a key it stops and returns it.
+func (s *Store) MultiGet(keys [][]byte, fn func(i int, value []byte, found bool)) error {
+	for _, key := range keys {
+		if err := check(key, nil); err != nil {
+			return err
+		}
+	}
+	return s.eng.MultiGet(keys, fn)
+}
+
+// Set gives a key a value. The value may be empty.
+func (s *Store) Set(key, value []byte) error {
+	if err := check(key, value); err != nil {
+		return err
+	}
+	if err := s.eng.Set(key, value); err != nil {
+		return explain(err)
+	}
+	return nil
+}
+
+// Delete removes a key. It is no error if the key has no value.
+func (s *Store) Delete(key []byte) error {
+	if err := check(key, nil); err != nil {
+		return err
+	}
+	if err := s.eng.Delete(key); err != nil {
+		return explain(err)
+	}
+	return nil
+}
+
+// Op is what an update makes of a key.
+type Op = engine.Op
+
+// The outcomes of an update.
+const (
+	Keep   = engine.Keep   // the value stays as it was
+	Put    = engine.Put    // the result is the new value
+	Remove = engine.Remove // the key is removed
+)
+
+// Update changes the value of a key as one operation: fn gets the old value and
+// appends the new one to dst, and returns the result. old is read-only; neither
+// slice may be used after fn returned. fn may run more than once, and must not
+// call the store. If it panics the value stays and the panic goes on to the
+// caller.
+func (s *Store) Update(key []byte, fn func(dst, old []byte, found bool) ([]byte, Op)) error {
+	if err := check(key, nil); err != nil {
+		return err
+	}
+	if err := s.eng.Update(key, fn); err != nil {
+		return explain(err)
+	}
+	return nil
+}
+
+// Apply makes all writes of a batch as one operation: other calls, snapshots
+// and crashes see all of it or nothing. Of several writes of a key the last
+// wins. The batch is not changed and may be applied again.
+func (s *Store) Apply(b *Batch) error {
+	if b.err != nil {
+		return b.err
+	}
+	if b.writes.Len() == 0 {
+		return nil
+	}
+	if err := s.eng.Apply(&b.writes); err != nil {
+		return explain(err)
+	}
+	return nil
+}
+
+// Sync makes all that was acknowledged before the call durable: it survives a
+// power cut. With MemOnly that writes all data.
+func (s *Store) Sync() error { return explain(s.eng.Sync()) }
+
+// Stats describes the store at one moment.
+type Stats struct {
+	Engine       string `json:"engine"`
+	Keys         uint64 `json:"keys"`          // that have a value
+	MemoryBytes  int64  `json:"memory_bytes"`  // in use for keys, values and indexes, estimated
+	MemoryBudget int64  `json:"memory_budget"` // Options.MemoryBytes
+	DiskBytes    int64  `json:"disk_bytes"`    // of all data files
+	PinnedBytes  int64  `json:"pinned_bytes"`  // of data files that only snapshots need
+	Snapshots    int    `json:"snapshots"`     // that are completed
+	Waiting      int    `json:"waiting"`       // snapshots that are not completed yet
+	Issued       uint64 `json:"issued"`        // sequence number of the last write
+	Applied      uint64 `json:"applied"`       // sequence number up to which writes are visible
+	Durable      uint64 `json:"durable"`       // sequence number up to which writes survive a power cut
+}
+
+// Stats returns figures about the store. They are not all of the same instant.
+func (s *Store) Stats() Stats {
+	m, seq, st := s.dir.Manifest(), s.eng.Seq(), s.eng.Stats()
+	total, pinned := s.dir.Usage()
+	s.mu.Lock()
+	waiting := len(s.mu.waiting)
+	s.mu.Unlock()
+	return Stats{
+		Engine: m.State.Engine, Keys: st.Keys,
+		MemoryBytes: st.Memory, MemoryBudget: s.memory,
+		DiskBytes: total, PinnedBytes: pinned,
+		Snapshots: len(m.Snapshots), Waiting: waiting,
+		Issued: seq.Issued, Applied: seq.Applied, Durable: seq.Durable,
+	}
+}
+
+// Close waits for running calls, completes the snapshots that wait, makes the
+// state durable and releases the directory. All later calls return ErrClosed.
+// If Close fails the store is closed all the same, and what was written since
+// the last snapshot or Sync may be lost, as after a crash.
+func (s *Store) Close() error {
+	s.history.Lock()
+	defer s.history.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.closed = true
+	s.completeAll()
+	s.sched.Close()
+	return explain(errors.Join(s.eng.Close(), s.lock.Close()))
+}
+
+// Scan returns an iterator over the keys in [start, end) in ascending byte
+// order. A nil bound is open.
+func (s *Store) Scan(start, end []byte) *Iterator {
+	return &Iterator{eng: s.eng, start: slices.Clone(start), end: slices.Clone(end)}
+}
+
+// ScanReverse returns an iterator over the keys in [start, end) in descending
+// byte order. A nil bound is open.
+func (s *Store) ScanReverse(start, end []byte) *Iterator {
+	return &Iterator{eng: s.eng, start: slices.Clone(start), end: slices.Clone(end), reverse: true}
+}
