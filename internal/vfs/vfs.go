@@ -3,7 +3,8 @@
 // every state a crash may leave behind, and on one that fails on request.
 //
 //	OS      the real filesystem
-//	Sim     in memory; records a trace of calls and materialises crash images
+//	Sim     in memory; records a trace of calls, and Images materialises the
+//	        states that a kill or a power cut between them may leave behind
 //	Faulty  wraps another FS and fails the calls it is told to fail
 //
 // # What a caller may rely on
@@ -20,6 +21,10 @@
 // clean, so that a second Sync returns nil without having written anything.
 // Callers must not retry; they give the file up.
 //
+// A full disk gives errors that IsNoSpace knows. The failing write may have
+// stored a part of its bytes, and a failing Preallocate may have extended the
+// file.
+//
 // Names are slash-separated paths. An FS is safe for concurrent use; a File
 // is safe for concurrent reads, and for writes to ranges that do not overlap.
 //
@@ -33,8 +38,8 @@ import (
 	"io"
 )
 
-// ErrLocked is what Lock returns for a file that is locked already, by this
-// process or another.
+// ErrLocked is what the error of Lock matches for a file that is locked
+// already, by this process or another.
 var ErrLocked = errors.New("locked by another opener")
 
 // FS is a filesystem. Errors for names that do not exist, or exist already,
@@ -45,10 +50,12 @@ type FS interface {
 	Create(name string) (File, error)
 	// Open opens an existing file for reading.
 	Open(name string) (File, error)
-	// Remove removes a file. Open files stay readable where the platform
-	// allows removing them at all.
+	// Remove removes a file, not a directory. Open files stay readable where
+	// the platform allows removing them at all.
 	Remove(name string) error
-	// Rename gives a file a new name, atomically replacing a file that has it.
+	// Rename gives a file, not a directory, a new name, atomically replacing a
+	// file that has it. Between two directories it is durable after SyncDir
+	// of both.
 	Rename(oldName, newName string) error
 	// List returns the names in a directory, sorted, without "." and "..".
 	List(dir string) ([]string, error)
@@ -59,8 +66,8 @@ type FS interface {
 	// SyncDir makes the names in a directory durable.
 	SyncDir(dir string) error
 	// Lock creates the file if it does not exist and locks it until the
-	// result is closed or the process dies. It returns ErrLocked at once if
-	// somebody holds the lock.
+	// result is closed or the process dies. It fails at once with an error
+	// that matches ErrLocked if somebody holds the lock.
 	Lock(name string) (io.Closer, error)
 }
 
@@ -79,9 +86,10 @@ type File interface {
 
 // Mapper is a File that can be mapped into memory.
 type Mapper interface {
-	// Map maps n bytes from offset off for reading and writing. The range
+	// Map maps n bytes from offset off of a file that Create returned, for
+	// reading and writing. The mapping outlives the file's Close. The range
 	// must lie within the file and be fully allocated, off must be a
-	// multiple of the page size, and the file must not be truncated below
+	// multiple of os.Getpagesize(), and the file must not be truncated below
 	// the range while it is mapped. Stores to the bytes are visible to
 	// ReadAt at once.
 	Map(off int64, n int) (Mapping, error)
@@ -99,7 +107,8 @@ type Mapping interface {
 
 // Preallocator is a File that can reserve its blocks ahead.
 type Preallocator interface {
-	// Preallocate extends the file to size, with zeros that own their
-	// blocks: later writes below size do not run out of space.
+	// Preallocate extends the file to size, if it is shorter, with zeros that
+	// own their blocks: later writes there do not run out of space. The new
+	// length is durable after Sync.
 	Preallocate(size int64) error
 }
