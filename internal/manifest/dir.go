@@ -34,29 +34,39 @@ type Dir struct {
 // Create makes the directory a store whose first manifest is m.
 func Create(f Folder, m Manifest, log *slog.Logger) (*Dir, error) {
 	d := newDir(f, log, &Manifest{Next: 1})
+	if err := d.skipOrphans(); err != nil {
+		return nil, err
+	}
 	return d, d.Commit(func(first *Manifest) error {
 		*first = m
 		return nil
 	})
 }
 
-// Open reads the newest manifest of a store. It changes nothing.
+// Open reads the newest manifest of a store and makes sure that it stays the
+// newest: a process that died before it could sync the directory may have left
+// a manifest that a power cut would take away again. It changes nothing.
 func Open(f Folder, log *slog.Logger) (*Dir, error) {
 	m, err := f.Load()
 	if err != nil {
 		return nil, err
 	}
-	d := newDir(f, log, m)
-	orphans, err := d.orphans()
-	if err != nil {
+	if err := f.FS.SyncDir(f.Path); err != nil {
 		return nil, err
 	}
-	// Numbers of orphans must not be used again.
+	d := newDir(f, log, m)
+	return d, d.skipOrphans()
+}
+
+// skipOrphans moves the counter beyond the numbers of files that a crash left
+// behind.
+func (d *Dir) skipOrphans() error {
+	orphans, err := d.orphans()
 	for _, name := range orphans {
 		_, n, _ := ParseName(name)
 		d.mu.next = max(d.mu.next, n+1)
 	}
-	return d, nil
+	return err
 }
 
 // orphans returns the files in the directory that are ours and that the

@@ -1,0 +1,133 @@
+// Package enginetest is what every engine must pass. It drives an engine
+// through the public API, on a real disk, on a simulated one whose crashes it
+// looks at one by one, on one that fails, and in a child process that it kills.
+//
+//	Conformance   what each call does
+//	Linearizable  that concurrent calls have an order (porcupine)
+//	Model         random histories against a map, with crashes (rapid)
+//	CrashImages   scripted histories: every image of a crash at every point
+//	CrashFaults   the same scripts with every call to the filesystem failing
+//	CrashDamage   every byte of every file flipped, every length cut off
+//	CrashKill     SIGKILL of a process under load
+//
+// An engine's own test file is ten lines; Main is its TestMain.
+//
+// # The oracle
+//
+// A model, a plain map for each point of the history, says what a crash may
+// leave: for an engine of class Cuts one of the cuts from the newest that is
+// installed on; for class Log a prefix of the operations, which after a kill
+// holds all that were acknowledged, and after a power cut at least those up to
+// the last durable one. The snapshots that are listed are those that were
+// listed before or after the operation that was interrupted, and each can be
+// restored to what it was.
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/sched"
+	"github.com/nikosgavalas/kvstore/internal/vfs"
+)
+
+// All runs the whole suite but CrashKill, which needs Main.
+func All(t *testing.T, e kvstore.Engine) {
+	t.Run("Conformance", func(t *testing.T) { Conformance(t, e) })
+	t.Run("Linearizable", func(t *testing.T) { Linearizable(t, e) })
+	t.Run("Model", func(t *testing.T) { Model(t, e) })
+}
+
+// Crash runs the tests of what is left after crashes, failures and damage.
+func Crash(t *testing.T, e kvstore.Engine) {
+	t.Run("Images", func(t *testing.T) { CrashImages(t, e) })
+	t.Run("Faults", func(t *testing.T) { CrashFaults(t, e) })
+	t.Run("Damage", func(t *testing.T) { CrashDamage(t, e) })
+}
+
+// content is the state of a store: values by key.
+type content map[string]string
+
+func (c content) String() string {
+	var b strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(c)) {
+		fmt.Fprintf(&b, "%q=%q ", k, c[k])
+	}
+	return "{" + strings.TrimSpace(b.String()) + "}"
+}
+
+// on returns the engine e, on the filesystem fs, with background work that runs
+// only in steps.
+func on(e kvstore.Engine, fs vfs.FS) (kvstore.Engine, *sched.Scheduler) {
+	jobs := sched.NewManual(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC))
+	return seamed{e, driver{e.Driver(), fs, jobs}}, jobs
+}
+
+type seamed struct {
+	kvstore.Engine
+	d driver
+}
+
+func (s seamed) Driver() engine.Driver { return s.d }
+
+type driver struct {
+	engine.Driver
+	fs   vfs.FS
+	jobs *sched.Scheduler
+}
+
+func (d driver) Seams() (vfs.FS, *sched.Scheduler) { return d.fs, d.jobs }
+
+// read returns all that a store or view holds. It checks that the ways of
+// reading agree: scans in both directions, Get and Has.
+func read(s interface {
+	Get(dst, key []byte) ([]byte, error)
+	Has(key []byte) (bool, error)
+	Scan(start, end []byte) *kvstore.Iterator
+	ScanReverse(start, end []byte) *kvstore.Iterator
+}) (content, error) {
+	c := content{}
+	var last []byte
+	it := s.Scan(nil, nil)
+	for k, v := range it.All() {
+		if last != nil && bytes.Compare(last, k) >= 0 {
+			return nil, fmt.Errorf("Scan yields %q after %q", k, last)
+		}
+		last = append(last[:0], k...)
+		c[string(k)] = string(v)
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("Scan: %w", err)
+	}
+	reverse := content{}
+	it = s.ScanReverse(nil, nil)
+	for k, v := range it.All() {
+		reverse[string(k)] = string(v)
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("ScanReverse: %w", err)
+	}
+	if !maps.Equal(c, reverse) {
+		return nil, fmt.Errorf("Scan yields %v, ScanReverse %v", c, reverse)
+	}
+	for k, v := range c {
+		got, err := s.Get(nil, []byte(k))
+		if err != nil || string(got) != v {
+			return nil, fmt.Errorf("Get(%q) = %q, %v; Scan yields %q", k, got, err, v)
+		}
+		if ok, err := s.Has([]byte(k)); !ok || err != nil {
+			return nil, fmt.Errorf("Has(%q) = %v, %v; Scan yields it", k, ok, err)
+		}
+	}
+	return c, nil
+}
+
+var ctx = context.Background()
