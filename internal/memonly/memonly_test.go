@@ -7,5 +7,7 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/engine/enginetest"
 )
 
-func TestEngine(t *testing.T) { enginetest.All(t, kvstore.MemOnly{}) }
-func TestCrash(t *testing.T)  { enginetest.Crash(t, kvstore.MemOnly{}) }
+func TestMain(m *testing.M)      { enginetest.Main(m, kvstore.MemOnly{}) }
+func TestEngine(t *testing.T)    { enginetest.All(t, kvstore.MemOnly{}) }
+func TestCrash(t *testing.T)     { enginetest.Crash(t, kvstore.MemOnly{}) }
+func TestCrashKill(t *testing.T) { enginetest.CrashKill(t, kvstore.MemOnly{}) }
