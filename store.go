@@ -176,6 +176,7 @@ func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error
 		return err
 	}
 	if at != Newest && (damaged || number(target) != m.Base || s.eng.Seq().Issued != m.BaseSeq) {
+		s.log.Info("kvstore: rolling back to where the store is to start", "start", at.which(), "newest", s.eng.Seq().Issued, "base", m.BaseSeq)
 		err = s.rollback(target)
 	} else {
 		err = s.loadBase()
@@ -323,17 +324,17 @@ func (s *Store) Sync() error { return explain(s.eng.Sync()) }
 
 // Stats describes the store at one moment.
 type Stats struct {
-	Engine       string `json:"engine"`
-	Keys         uint64 `json:"keys"`          // that have a value
-	MemoryBytes  int64  `json:"memory_bytes"`  // in use for keys, values and indexes, estimated
-	MemoryBudget int64  `json:"memory_budget"` // Options.MemoryBytes
-	DiskBytes    int64  `json:"disk_bytes"`    // of all data files
-	PinnedBytes  int64  `json:"pinned_bytes"`  // of data files that only snapshots need
-	Snapshots    int    `json:"snapshots"`     // that are completed
-	Waiting      int    `json:"waiting"`       // snapshots that are not completed yet
-	Issued       uint64 `json:"issued"`        // sequence number of the last write
-	Applied      uint64 `json:"applied"`       // sequence number up to which writes are visible
-	Durable      uint64 `json:"durable"`       // sequence number up to which writes survive a power cut
+	Engine      string `json:"engine"`
+	Keys        uint64 `json:"keys"`         // that have a value
+	MemoryBytes int64  `json:"memory_bytes"` // in use for keys, values and indexes, estimated
+	BudgetBytes int64  `json:"budget_bytes"` // Options.MemoryBytes
+	DiskBytes   int64  `json:"disk_bytes"`   // of all data files
+	PinnedBytes int64  `json:"pinned_bytes"` // of data files that only snapshots need
+	Snapshots   int    `json:"snapshots"`    // that are completed
+	Waiting     int    `json:"waiting"`      // snapshots that are not completed yet
+	Issued      uint64 `json:"issued"`       // sequence number of the last write
+	Applied     uint64 `json:"applied"`      // sequence number up to which writes are visible
+	Durable     uint64 `json:"durable"`      // sequence number up to which writes survive a power cut
 }
 
 // Stats returns figures about the store. They are not all of the same instant.
@@ -345,7 +346,7 @@ func (s *Store) Stats() Stats {
 	s.mu.Unlock()
 	return Stats{
 		Engine: m.State.Engine, Keys: st.Keys,
-		MemoryBytes: st.Memory, MemoryBudget: s.memory,
+		MemoryBytes: st.Memory, BudgetBytes: s.memory,
 		DiskBytes: total, PinnedBytes: pinned,
 		Snapshots: len(m.Snapshots), Waiting: waiting,
 		Issued: seq.Issued, Applied: seq.Applied, Durable: seq.Durable,

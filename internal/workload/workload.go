@@ -105,7 +105,7 @@ func (u *Uniform) Next() uint32 {
 // checkN panics for a number of choices that no generator can serve: like the
 // generators of math/rand, these take it as a mistake in the program.
 func checkN(n int) uint32 {
-	if n <= 0 || n > math.MaxUint32 {
+	if n <= 0 || uint64(n) > math.MaxUint32 {
 		panic(fmt.Sprintf("workload: cannot draw from %d choices", n))
 	}
 	return uint32(n)

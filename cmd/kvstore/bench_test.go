@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/internal/bench"
+)
+
+// runBench runs the command and returns what it printed.
+func runBench(ctx context.Context, args ...string) (stdout, stderr string, err error) {
+	var out, errOut bytes.Buffer
+	cmd := newBenchCommand()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetOut(&out)
+	cmd.SetErr(&errOut)
+	cmd.SetArgs(args)
+	err = cmd.ExecuteContext(ctx)
+	return out.String(), errOut.String(), err
+}
+
+func TestBenchText(t *testing.T) {
+	out, errOut, err := runBench(t.Context(), "--keys", "10,1e2", "--ops", "1_000", "--reps=1", "--dist", "uniform, ZIPFIAN", "seed-table")
+	if err != nil || errOut != "" {
+		t.Fatalf("error %v, printed %q", err, errOut)
+	}
+	line := regexp.MustCompile(`^1\.0e\+03 (writes|reads ) +[A-Za-z]+: +\d+\.\d{3}s   mutex map: \d+\.\d{3}s   \d+\.\d\dx$`)
+	var rest []string
+	runs := 0
+	for l := range strings.Lines(out) {
+		if l = strings.TrimSuffix(l, "\n"); line.MatchString(l) {
+			runs++
+		} else {
+			rest = append(rest, l)
+		}
+	}
+	want := []string{
+		"number of distinct choices for keys and values: 10", "distribution:   Uniform", "distribution:   Zipfian", "",
+		"number of distinct choices for keys and values: 100", "distribution:   Uniform", "distribution:   Zipfian",
+	}
+	if !slices.Equal(rest, want) || runs != 2*2*2*len(kvstore.Engines()) {
+		t.Errorf("printed\n%s", out)
+	}
+	if !strings.Contains(out, " MemOnly: ") {
+		t.Errorf("engines should have their display names:\n%s", out)
+	}
+}
+
+func TestBenchJSON(t *testing.T) {
+	out, _, err := runBench(t.Context(), "--json", "--engines", "MEMONLY,memonly", "--keys", "10", "--ops", "1000", "--reps", "2", "--dist", "hotset", "--seed", "7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var result bench.SeedTableResult
+	if err := json.Unmarshal([]byte(out), &result); err != nil {
+		t.Fatal(err)
+	}
+	p := result.Parameters
+	if len(result.Rows) != 4 || p.Seed != 7 || p.Reps != 2 || p.Ops != 1000 || !slices.Equal(p.Contenders, []string{"MemOnly", "mutex map"}) {
+		t.Errorf("result %+v", result)
+	}
+	if result.Rows[0].Runs != 2 || result.Rows[0].Ratio <= 0 || result.Rows[0].Latency.Max <= 0 {
+		t.Errorf("first row %+v", result.Rows[0])
+	}
+}
+
+func TestBenchCSV(t *testing.T) {
+	out, _, err := runBench(t.Context(), "--csv", "--engines", "memonly", "--keys", "10", "--ops", "1000", "--reps", "1", "--dist", "hotset")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := csv.NewReader(strings.NewReader(out)).ReadAll()
+	if err != nil || len(lines) != 5 || lines[0][0] != "experiment" || lines[1][0] != "seed-table" {
+		t.Errorf("%v, printed\n%s", err, out)
+	}
+}
+
+func TestBenchRefuses(t *testing.T) {
+	tests := []struct {
+		args string
+		says string
+	}{
+		{"lsm-runs", `unknown experiment "lsm-runs": choose from seed-table`},
+		{"seed-table seed-table", "one experiment at a time"},
+		{"--ops 0", `"0" must be a whole number from 1 to 100000000`},
+		{"--ops -5", "from 1 to 100000000"},
+		{"--ops 1e9", "from 1 to 100000000"},
+		{"--ops 1.5", "whole number"},
+		{"--ops 10,20", "single number"},
+		{"--keys 100,many", `"many" must be a whole number`},
+		{"--keys 100,17e6", `"17e6" must be a whole number from 1 to 16777216`},
+		{"--keys 0", "from 1 to 16777216"},
+		{"--keys 10,,20", `"" must be a whole number`},
+		{"--keys 1e400", "whole number"},
+		{"--reps 0", "from 1 to 1000"},
+		{"--seed 0", "from 1 to"},
+		{"--dist zipf", "choose from Zipfian, HotSet, Uniform"},
+		{"--engines memonly,rocksdb", `unknown engine "rocksdb"`},
+		{"--engines rocksdb", "memonly"},
+		{"--json --csv", "--json and --csv exclude each other"},
+		{"--fast", "unknown flag: --fast"},
+	}
+	for _, test := range tests {
+		out, _, err := runBench(t.Context(), strings.Fields(test.args)...)
+		if err == nil || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("bench %s: error %v, want one that says %q", test.args, err, test.says)
+		}
+		if out != "" {
+			t.Errorf("bench %s: printed\n%s", test.args, out)
+		}
+	}
+}
+
+func TestBenchHelp(t *testing.T) {
+	out, _, err := runBench(t.Context(), "--help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{
+		"bench [flags] [EXPERIMENT]", "Examples:", "seed-table", "--engines ENGINES", "memonly", "--keys KEYS", "100,10000,1000000",
+		"--ops NUMBER", "1000000", "--dist DISTRIBUTIONS", "zipfian, hotset, uniform", "--seed", "--reps", "--json", "--csv",
+	} {
+		if !strings.Contains(out, part) {
+			t.Errorf("help does not mention %q:\n%s", part, out)
+		}
+	}
+}
+
+// Ctrl-C ends the context of the command.
+func TestBenchInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	// A thousand repetitions take longer than that.
+	timer := time.AfterFunc(500*time.Millisecond, cancel)
+	defer timer.Stop()
+	start := time.Now()
+	var out bytes.Buffer
+	table := bench.SeedTable{Contenders: []bench.Contender{contender(kvstore.Engines()[0])}, Keys: []int{10}, Ops: 1000, Reps: 1000}
+	err := runSeedTable(ctx, table, &out, io.Discard, bench.SeedTableResult.WriteText)
+	if err == nil || !strings.Contains(err.Error(), "interrupted") {
+		t.Errorf("error %v", err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %v to stop", took)
+	}
+	if !strings.Contains(out.String(), "1.0e+03 writes  MemOnly:") {
+		t.Errorf("what was finished should be printed:\n%s", out.String())
+	}
+}
+
+func TestParseCount(t *testing.T) {
+	for s, want := range map[string]int{
+		"1": 1, "1000000": 1_000_000, "1_000_000": 1_000_000, "1e6": 1_000_000, "1E6": 1_000_000, "1.5e3": 1500, "-3": -3,
+	} {
+		if got, err := parseCount(s); err != nil || got != want {
+			t.Errorf("parseCount(%q) = %d, %v, want %d", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", "x", "1.5", "1e-3", "nan", "inf", "1e30", "0x10", "1 2"} {
+		if got, err := parseCount(s); err == nil {
+			t.Errorf("parseCount(%q) = %d", s, got)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+// Command kvstore works with stores from the command line: a shell to look
+// into one and change it, and a benchmark that compares the engines.
+//
+// It exits with 0 when all went well, 1 when something failed, and 2 when it
+// was called wrongly.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// errReported ends a command that failed but has said so already.
+var errReported = errors.New("failed")
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	// A hang-up is as good a reason as Ctrl-C to close the store properly,
+	// unless we run under nohup.
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	defer stop()
+	// The first Ctrl-C asks commands to finish; the second one kills.
+	context.AfterFunc(ctx, stop)
+
+	// Cobra checks names, flags and arguments before it runs anything, so an
+	// error without a start is a mistake in the call.
+	started := false
+	root := newRootCommand()
+	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
+
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errReported):
+		return 1
+	case started:
+		printError(err)
+		return 1
+	default:
+		printError(fmt.Errorf("%w (see kvstore --help)", err))
+		return 2
+	}
+}
+
+func printError(err error) {
+	fmt.Fprintf(os.Stderr, "kvstore: %s\n", message(err))
+}
+
+// message returns what err says on one line; joined errors come on several.
+func message(err error) string {
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}
+
+// alsoFailed adds what went wrong while cleaning up to the result of a
+// command.
+func alsoFailed(err *error, cleanup error) {
+	switch {
+	case cleanup == nil:
+	case *err == nil || errors.Is(*err, errReported):
+		*err = cleanup
+	default:
+		*err = errors.Join(*err, cleanup)
+	}
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kvstore",
+		Short: "A key-value state store for stream processing",
+		Long: `kvstore is a key-value state store for stream processing, with several storage
+engines behind one interface. This command looks into stores, changes them,
+and compares the engines.`,
+		Example: `  kvstore shell --dir ./state     look into the store in ./state
+  kvstore shell                   try things out in a temporary store
+  kvstore bench                   compare the engines on this machine`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		// Suggestions would make the error more than one line.
+		DisableSuggestions: true,
+	}
+	root.AddCommand(newShellCommand(), newBenchCommand(), newVersionCommand())
+	return root
+}
