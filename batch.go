@@ -42,7 +42,10 @@ func (b *Batch) Reset() {
 // what can be applied.
 func (b *Batch) check(key, value []byte) bool {
 	if b.err == nil {
-		b.err = check(key, value)
+		b.err = checkKey(key)
+	}
+	if b.err == nil {
+		b.err = checkValue(value)
 	}
 	if b.err == nil && b.writes.Size()+len(key)+len(value) > MaxBatch {
 		b.err = fmt.Errorf("%w: a batch holds at most %d bytes of keys and values", ErrTooLarge, MaxBatch)

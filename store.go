@@ -212,22 +212,35 @@ func number(e *manifest.Entry) uint64 {
 	return e.N
 }
 
-// check says whether a store takes a key and a value.
-func check(key, value []byte) error {
-	if len(key) == 0 || len(key) > MaxKey {
-		return fmt.Errorf("%w: it has %d bytes, from 1 to %d are allowed", ErrInvalidKey, len(key), MaxKey)
-	}
-	if len(value) > MaxValue {
-		return fmt.Errorf("%w: a value has at most %d bytes, this one has %d", ErrTooLarge, MaxValue, len(value))
+// checkKey says whether a store takes a key. It is small enough to be inlined.
+func checkKey(key []byte) error {
+	if uint(len(key)-1) >= MaxKey {
+		return keyError(key)
 	}
 	return nil
+}
+
+// checkValue says whether a store takes a value.
+func checkValue(value []byte) error {
+	if len(value) > MaxValue {
+		return valueError(value)
+	}
+	return nil
+}
+
+func keyError(key []byte) error {
+	return fmt.Errorf("%w: it has %d bytes, from 1 to %d are allowed", ErrInvalidKey, len(key), MaxKey)
+}
+
+func valueError(value []byte) error {
+	return fmt.Errorf("%w: a value has at most %d bytes, this one has %d", ErrTooLarge, MaxValue, len(value))
 }
 
 // Get appends the value of a key to dst and returns the result. If the key has
 // no value it returns dst as it was, and ErrNotFound. It does not allocate if
 // dst has room.
 func (s *Store) Get(dst, key []byte) ([]byte, error) {
-	if err := check(key, nil); err != nil {
+	if err := checkKey(key); err != nil {
 		return dst, err
 	}
 	return s.eng.Get(dst, key)
@@ -235,7 +248,7 @@ func (s *Store) Get(dst, key []byte) ([]byte, error) {
 
 // Has reports whether a key has a value.
 func (s *Store) Has(key []byte) (bool, error) {
-	if err := check(key, nil); err != nil {
+	if err := checkKey(key); err != nil {
 		return false, err
 	}
 	return s.eng.Has(key)
@@ -248,7 +261,7 @@ func (s *Store) Has(key []byte) (bool, error) {
 // On an error that is not the absence of a key it stops and returns it.
 func (s *Store) MultiGet(keys [][]byte, fn func(i int, value []byte, found bool)) error {
 	for _, key := range keys {
-		if err := check(key, nil); err != nil {
+		if err := checkKey(key); err != nil {
 			return err
 		}
 	}
@@ -257,7 +270,10 @@ func (s *Store) MultiGet(keys [][]byte, fn func(i int, value []byte, found bool)
 
 // Set gives a key a value. The value may be empty.
 func (s *Store) Set(key, value []byte) error {
-	if err := check(key, value); err != nil {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	if err := checkValue(value); err != nil {
 		return err
 	}
 	if err := s.eng.Set(key, value); err != nil {
@@ -268,7 +284,7 @@ func (s *Store) Set(key, value []byte) error {
 
 // Delete removes a key. It is no error if the key has no value.
 func (s *Store) Delete(key []byte) error {
-	if err := check(key, nil); err != nil {
+	if err := checkKey(key); err != nil {
 		return err
 	}
 	if err := s.eng.Delete(key); err != nil {
@@ -293,7 +309,7 @@ const (
 // call the store. If it panics the value stays and the panic goes on to the
 // caller.
 func (s *Store) Update(key []byte, fn func(dst, old []byte, found bool) ([]byte, Op)) error {
-	if err := check(key, nil); err != nil {
+	if err := checkKey(key); err != nil {
 		return err
 	}
 	if err := s.eng.Update(key, fn); err != nil {

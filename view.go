@@ -97,7 +97,7 @@ func (v *View) Info() SnapshotInfo { return v.info }
 
 // Get appends the value of a key to dst, as Store.Get does.
 func (v *View) Get(dst, key []byte) ([]byte, error) {
-	if err := check(key, nil); err != nil {
+	if err := checkKey(key); err != nil {
 		return dst, err
 	}
 	return v.reader.Get(dst, key)
@@ -105,7 +105,7 @@ func (v *View) Get(dst, key []byte) ([]byte, error) {
 
 // Has reports whether a key has a value.
 func (v *View) Has(key []byte) (bool, error) {
-	if err := check(key, nil); err != nil {
+	if err := checkKey(key); err != nil {
 		return false, err
 	}
 	return v.reader.Has(key)

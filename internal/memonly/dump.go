@@ -1,7 +1,6 @@
 package memonly
 
 import (
-	"context"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -21,84 +20,29 @@ const minEntry = 4
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// cut is a fixed point of the engine that has not been dumped yet.
-type cut struct {
-	e        *memOnly
-	number   uint64
-	unpin    func()
-	released bool
-}
-
-// Finish dumps the cut. If the manifest has that state already it is taken.
-func (c *cut) Finish(ctx context.Context) (manifest.State, error) {
-	seq := c.seq()
-	if s, release := c.e.dir.PinState(); s.Seq == seq {
-		c.unpin = release
-		return s, nil
-	} else {
-		release()
-	}
-	n, h, err := c.e.dir.NewFile(manifest.Log)
-	if err != nil {
-		return manifest.State{}, err
-	}
-	c.unpin = func() { c.e.dir.Unpin(manifest.Log, n) }
-	d := &dump{ctx: ctx, file: h, seq: seq, entry: manifest.File{Kind: manifest.Log, N: n, FirstSeq: seq, LastSeq: seq}}
-	for i := range c.e.shards {
-		s := &c.e.shards[i]
-		s.Lock()
-		s.atLocked(c.number, d.add)
-		s.Unlock()
-		if err := d.write(); err != nil {
-			h.Close()
-			return manifest.State{}, err
-		}
-	}
-	if err := c.e.dir.Sync(h); err != nil {
-		h.Close()
-		return manifest.State{}, err
-	}
-	if err := h.Close(); err != nil {
-		return manifest.State{}, err
-	}
-	return manifest.State{Engine: Driver{}.Name(), Seq: seq, Files: []manifest.File{d.entry}}, nil
-}
-
-// Release forgets the cut.
-func (c *cut) Release() {
-	if c.released {
-		return
-	}
-	c.released = true
-	c.e.release(c.number)
-	if c.unpin != nil {
-		c.unpin()
-	}
-}
-
-// seq returns the sequence number of the last operation before the cut.
-func (c *cut) seq() uint64 {
-	seq := c.e.base
-	for i := range c.e.shards {
-		s := &c.e.shards[i]
-		s.Lock()
-		seq += s.opsAtLocked(c.number)
-		s.Unlock()
-	}
-	return seq
-}
-
-// dump writes entries to a file, in frames.
+// dump is a file that is being written.
 type dump struct {
-	ctx   context.Context
+	dir   *manifest.Dir
 	file  vfs.File
-	seq   uint64
 	entry manifest.File
-	buf   []byte // finished frames, then one that is being filled from start
-	start int    // of the frame being filled, len(buf) if there is none
+	seq   uint64
+	buf   []byte // whole frames, then from start on one that is being filled
+	start int    // len(buf) if there is none
 	key   []byte
 }
 
+func newDump(dir *manifest.Dir, seq uint64) (*dump, error) {
+	n, file, err := dir.NewFile(manifest.Log)
+	if err != nil {
+		return nil, err
+	}
+	entry := manifest.File{Kind: manifest.Log, N: n, FirstSeq: seq, LastSeq: seq}
+	return &dump{dir: dir, file: file, entry: entry, seq: seq}, nil
+}
+
+func (d *dump) unpin() { d.dir.Unpin(manifest.Log, d.entry.N) }
+
+// add adds an entry to the buffer.
 func (d *dump) add(key string, value []byte) {
 	if d.start == len(d.buf) {
 		d.buf = record.BeginFrame(d.buf)
@@ -122,77 +66,87 @@ func (d *dump) endFrame() {
 	d.start = len(d.buf)
 }
 
-// write writes what was added. It ends with the frame, so that a dump needs no
-// more memory than its largest shard.
-func (d *dump) write() error {
-	if err := d.ctx.Err(); err != nil {
-		return err
+// flush writes the whole frames of the buffer to the file.
+func (d *dump) flush() error {
+	if d.start == 0 {
+		return nil
 	}
-	if d.start < len(d.buf) {
-		d.endFrame()
-	}
-	for b := d.buf; len(b) > 0; {
-		n, err := d.file.WriteAt(b[:min(len(b), chunk)], d.entry.Size)
-		d.entry.Size += int64(n)
-		d.entry.CRC = crc32.Update(d.entry.CRC, castagnoli, b[:n])
-		if err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	d.buf, d.start = d.buf[:0], 0
-	return nil
-}
-
-// load reads a state into an empty engine, and checks all of it.
-func (e *memOnly) load(folder manifest.Folder, s manifest.State) error {
-	if len(s.Files) > 1 {
-		return &engine.CorruptError{File: s.Files[1].Name(), Reason: "a state has one dump at most"}
-	}
-	for _, f := range s.Files {
-		if err := e.loadFile(folder, f); err != nil {
-			return err
-		}
-	}
-	for i := range e.shards {
-		e.shards[i].ops = 0 // what is in the state has its numbers already
-	}
-	return nil
-}
-
-func (e *memOnly) loadFile(folder manifest.Folder, f manifest.File) error {
-	h, err := folder.Open(f)
+	n, err := d.file.WriteAt(d.buf[:d.start], d.entry.Size)
 	if err != nil {
 		return err
 	}
-	defer h.Close()
-	if f.Records <= uint64(f.Size)/minEntry {
-		for i := range e.shards {
-			e.shards[i].cells = make(map[string]cell, f.Records/shardCount)
-		}
+	d.entry.Size += int64(n)
+	d.entry.CRC = crc32.Update(d.entry.CRC, castagnoli, d.buf[:n])
+	d.buf = append(d.buf[:0], d.buf[n:]...)
+	d.start = 0
+	return nil
+}
+
+// end finishes the file, or gives it up if there was an error, and closes it.
+func (d *dump) end(err error) (manifest.State, error) {
+	if err == nil && d.start < len(d.buf) {
+		d.endFrame()
 	}
+	if err == nil {
+		err = d.flush()
+	}
+	if err == nil {
+		err = d.dir.Sync(d.file)
+	}
+	if closeErr := d.file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return manifest.State{}, err
+	}
+	return manifest.State{Engine: Driver{}.Name(), Seq: d.seq, Files: []manifest.File{d.entry}}, nil
+}
+
+// load reads a state, and checks all of it.
+func load(folder manifest.Folder, s manifest.State) (table, error) {
+	switch len(s.Files) {
+	case 0:
+		return table{values: map[string][]byte{}}, nil
+	case 1:
+		return loadFile(folder, s.Files[0])
+	default:
+		return table{}, &engine.CorruptError{File: s.Files[1].Name(), Reason: "a state has one dump at most"}
+	}
+}
+
+func loadFile(folder manifest.Folder, f manifest.File) (t table, err error) {
+	h, err := folder.Open(f)
+	if err != nil {
+		return table{}, err
+	}
+	defer h.Close()
 	r := &frames{file: h, left: f.Size, entry: f}
+	t.values = make(map[string][]byte, min(f.Records, uint64(f.Size)/minEntry))
 	var records uint64
 	for {
 		payload, err := r.next()
 		if err == io.EOF {
 			break
 		} else if err != nil {
-			return err
+			return table{}, err
 		}
-		for at := 0; at < len(payload); records++ {
-			entry, n, err := record.DecodeEntry(payload[at:])
+		for ; len(payload) > 0; records++ {
+			entry, n, err := record.DecodeEntry(payload)
 			if err != nil || entry.Kind != record.Put {
-				return r.corrupt("a frame does not hold entries")
+				return table{}, r.corrupt("a frame does not hold entries")
 			}
-			e.shards[e.index(entry.Key)].setLocked(entry.Key, entry.Value)
-			at += n
+			before := len(t.values)
+			t.values[string(entry.Key)] = append(make([]byte, 0, len(entry.Value)), entry.Value...)
+			if len(t.values) > before { // else it was there already
+				t.bytes += footprint(entry.Key, entry.Value)
+			}
+			payload = payload[n:]
 		}
 	}
 	if r.crc != f.CRC || records != f.Records {
-		return r.corrupt("the file is not the one that the manifest names")
+		return table{}, r.corrupt("the file is not the one that the manifest names")
 	}
-	return nil
+	return t, nil
 }
 
 // frames reads the frames of a dump one after the other.
@@ -213,7 +167,7 @@ func (r *frames) next() ([]byte, error) {
 	if r.left == 0 {
 		return nil, io.EOF
 	}
-	head, err := r.read(r.end, min(record.FrameHeader, r.left))
+	head, err := r.read(min(record.FrameHeader, r.left))
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +175,7 @@ func (r *frames) next() ([]byte, error) {
 	if err != nil || size > r.left {
 		return nil, r.corrupt("the length of a frame is out of range")
 	}
-	b, err := r.read(r.end, size)
+	b, err := r.read(size)
 	if err != nil {
 		return nil, err
 	}
@@ -235,12 +189,13 @@ func (r *frames) next() ([]byte, error) {
 	return frame.Payload, nil
 }
 
-func (r *frames) read(at, n int64) ([]byte, error) {
+// read returns the next n bytes, which are within the file.
+func (r *frames) read(n int64) ([]byte, error) {
 	if int64(cap(r.buf)) < n {
 		r.buf = make([]byte, n)
 	}
 	b := r.buf[:n]
-	if _, err := r.file.ReadAt(b, at); err != nil {
+	if _, err := r.file.ReadAt(b, r.end); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", r.entry.Name(), err)
 	}
 	return b, nil

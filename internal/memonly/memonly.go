@@ -1,28 +1,23 @@
-// Package memonly is the engine that keeps everything in memory and writes a
-// full dump at every cut. It is the baseline that the other engines are
-// measured against, and shows the engine contract at its simplest.
-//
-// # In memory
-//
-// Keys are spread over 64 shards by a hash, each a Go map under a mutex. The
-// map points to cells, which hold the length of a value and the value with
-// some slack, so that overwriting a value is one map lookup and a copy, and
-// allocates nothing while the value fits.
+// Package memonly is the engine that keeps everything in a Go map under a lock
+// and writes a full dump at every cut. It is the baseline that the other
+// engines are measured against, and shows the engine contract at its simplest.
 //
 // # Cuts
 //
-// The number of the newest cut is one atomic. A shard notices a new number at
-// its first write after it, under its lock, and begins a layer: from then on it
-// saves what it is about to overwrite, once a key. So no writer waits for
-// another, and a cut sees a shard as the live map with the layers since the
-// cut laid over it. A batch holds the locks of all its shards when it reads
-// the number, so it is on one side of it.
+// A cut begins a layer: from then on the old value of a key is saved there
+// before it is changed, once a key. So a cut is the live map with the layers
+// from that cut on laid over it, the oldest first. A dump walks the map in
+// steps and gives the lock away between them, so that no writer waits for more
+// than a step. It relies on what Go promises of a map that changes while it is
+// walked: what is neither added nor removed comes once. A key that is changed
+// after the walk passed it is dumped a second time, with the same value.
 //
 // # On disk
 //
 // A state is at most one file, n.log, of frames (package record) that hold up
 // to 256 KiB of entries each, or one entry if that is longer. All are Puts. The
-// sequence number of every frame is that of the cut. Keys are in no order.
+// sequence number of every frame is that of the cut. Keys are in no order, and
+// a key may be there twice.
 //
 // There is no log of operations: a crash goes back to the newest dump in the
 // manifest. Rollback and opening read a whole dump; memory is bounded by the
@@ -31,19 +26,21 @@ package memonly
 
 import (
 	"context"
-	"hash/maphash"
-	"math"
-	"math/bits"
-	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 )
 
-// shardCount is fixed by the shard set of a batch, a uint64.
-const shardCount = 64
+const (
+	// maxScratch bounds what is kept for the results of Update, in bytes.
+	maxScratch = 64 << 10
+	// keyOverhead estimates what the map and the allocator add to a key, in
+	// bytes.
+	keyOverhead = 56
+	// step is the number of keys that are walked without giving the lock away.
+	step = 1024
+)
 
 // Driver opens MemOnly engines.
 type Driver struct{}
@@ -56,19 +53,23 @@ func (Driver) Class() engine.Class { return engine.Cuts }
 
 // Open loads the state.
 func (Driver) Open(env engine.Env, s manifest.State) (engine.Engine, error) {
-	e := newEngine(env.Dir, s.Seq)
-	if err := e.load(env.Dir.Folder, s); err != nil {
+	t, err := load(env.Dir.Folder, s)
+	if err != nil {
 		return nil, err
 	}
+	e := &memOnly{dir: env.Dir}
+	e.mu.table, e.mu.seq = t, s.Seq
 	return e, nil
 }
 
 // View loads a state into memory.
 func (Driver) View(folder manifest.Folder, s manifest.State) (engine.Reader, error) {
-	e := newEngine(nil, s.Seq)
-	if err := e.load(folder, s); err != nil {
+	t, err := load(folder, s)
+	if err != nil {
 		return nil, err
 	}
+	e := &memOnly{}
+	e.mu.table = t
 	return view{e}, nil
 }
 
@@ -77,83 +78,60 @@ type view struct{ *memOnly }
 
 func (v view) Close() error { return v.stop() }
 
+// table is the keys with their values.
+type table struct {
+	values map[string][]byte
+	bytes  int64 // that they take in memory, estimated
+}
+
+// footprint estimates the bytes that a key with its value takes in memory.
+func footprint(key, value []byte) int64 { return int64(len(key) + len(value) + keyOverhead) }
+
 type memOnly struct {
-	dir    *manifest.Dir
-	seed   maphash.Seed
-	shards [shardCount]shard
+	dir *manifest.Dir
 
-	// base is added to the operations of all shards to give the sequence
-	// number. It changes only in Install, under all locks.
-	base uint64
-
-	cut    atomic.Uint64 // number of the newest cut; read under a shard's lock
-	oldest atomic.Uint64 // oldest cut that is not released, MaxUint64 for none
-
-	cuts struct {
-		sync.Mutex
-		open []uint64 // ascending
+	mu struct {
+		sync.RWMutex
+		closed bool
+		table
+		seq     uint64 // of the last operation
+		line    uint64 // changes when Install replaces the values
+		cuts    []*cut // not released, oldest first
+		scratch []byte // reused by Update
 	}
 
+	// dumping is held while a cut is dumped or released, so that the layers
+	// of a dump stay. It is taken before mu.
+	dumping sync.Mutex
+
 	// persist is held while the state of the manifest is about to be replaced
-	// by the live state, or the live state by another.
+	// by the live state, or the live state by another. It is taken first.
 	persist sync.Mutex
 }
 
-func newEngine(dir *manifest.Dir, seq uint64) *memOnly {
-	e := &memOnly{dir: dir, seed: maphash.MakeSeed(), base: seq}
-	e.oldest.Store(math.MaxUint64)
-	for i := range e.shards {
-		e.shards[i].cells = map[string]cell{}
-	}
-	return e
-}
-
-func (e *memOnly) index(key []byte) int {
-	return int(maphash.Bytes(e.seed, key) % shardCount)
-}
-
-// lock locks the shard of a key. On error nothing is locked.
-func (e *memOnly) lock(key []byte) (*shard, error) {
-	s := &e.shards[e.index(key)]
-	s.Lock()
-	if s.closed {
-		s.Unlock()
-		return nil, engine.ErrClosed
-	}
-	return s, nil
-}
-
-// lockToWrite locks the shard of a key and moves it to the newest cut.
-func (e *memOnly) lockToWrite(key []byte) (*shard, error) {
-	s, err := e.lock(key)
-	if err == nil {
-		s.moveLocked(e)
-	}
-	return s, err
-}
-
 func (e *memOnly) Get(dst, key []byte) ([]byte, error) {
-	s, err := e.lock(key)
-	if err != nil {
-		return dst, err
+	e.mu.RLock()
+	if e.mu.closed {
+		e.mu.RUnlock()
+		return dst, engine.ErrClosed
 	}
-	c, ok := s.cells[string(key)]
+	value, ok := e.mu.values[string(key)]
 	if !ok {
-		s.Unlock()
+		e.mu.RUnlock()
 		return dst, engine.ErrNotFound
 	}
-	dst = append(dst, c.value()...)
-	s.Unlock()
+	dst = append(dst, value...)
+	e.mu.RUnlock()
 	return dst, nil
 }
 
 func (e *memOnly) Has(key []byte) (bool, error) {
-	s, err := e.lock(key)
-	if err != nil {
-		return false, err
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.mu.closed {
+		return false, engine.ErrClosed
 	}
-	_, ok := s.cells[string(key)]
-	s.Unlock()
+	_, ok := e.mu.values[string(key)]
 	return ok, nil
 }
 
@@ -171,122 +149,110 @@ func (e *memOnly) MultiGet(keys [][]byte, fn func(i int, value []byte, found boo
 }
 
 func (e *memOnly) Set(key, value []byte) error {
-	s, err := e.lockToWrite(key)
-	if err != nil {
-		return err
+	e.mu.Lock()
+	if e.mu.closed {
+		e.mu.Unlock()
+		return engine.ErrClosed
 	}
-	s.setLocked(key, value)
-	s.Unlock()
+	e.setLocked(key, value)
+	e.mu.Unlock()
 	return nil
 }
 
 func (e *memOnly) Delete(key []byte) error {
-	s, err := e.lockToWrite(key)
-	if err != nil {
-		return err
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mu.closed {
+		return engine.ErrClosed
 	}
-	s.deleteLocked(key)
-	s.Unlock()
+	e.deleteLocked(key)
 	return nil
 }
 
 func (e *memOnly) Update(key []byte, fn engine.UpdateFunc) error {
-	s, err := e.lockToWrite(key)
-	if err != nil {
-		return err
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mu.closed {
+		return engine.ErrClosed
 	}
-	defer s.Unlock()
-	c, found := s.cells[string(key)]
-	var old []byte
-	if found {
-		old = c.value()
-	}
-	// fn may panic: until it returned the shard has not changed.
-	value, op := fn(s.scratch[:0], old, found)
-	if n := len(value); n > cap(s.scratch) && n <= maxScratch {
-		s.scratch = make([]byte, 0, 2*n) // for the next Update
+	old, found := e.mu.values[string(key)]
+	// fn may panic: until it returned nothing has changed.
+	value, op := fn(e.mu.scratch[:0], old, found)
+	if n := len(value); n > cap(e.mu.scratch) && n <= maxScratch {
+		e.mu.scratch = make([]byte, 0, 2*n) // for the next Update
 	}
 	switch op {
 	case engine.Put:
 		if len(value) > engine.MaxValue {
 			return engine.ErrTooLarge
 		}
-		s.setLocked(key, value)
+		e.setLocked(key, value)
 	case engine.Remove:
-		s.deleteLocked(key)
+		e.deleteLocked(key)
 	}
 	return nil
 }
 
 func (e *memOnly) Apply(b *engine.Batch) error {
-	var set uint64
-	for i := range b.Len() {
-		key, _, _ := b.At(i)
-		set |= 1 << e.index(key)
-	}
-	for rest := set; rest != 0; rest &= rest - 1 {
-		e.shards[bits.TrailingZeros64(rest)].Lock()
-	}
-	defer func() {
-		for rest := set; rest != 0; rest &= rest - 1 {
-			e.shards[bits.TrailingZeros64(rest)].Unlock()
-		}
-	}()
-	for rest := set; rest != 0; rest &= rest - 1 {
-		s := &e.shards[bits.TrailingZeros64(rest)]
-		if s.closed {
-			return engine.ErrClosed
-		}
-		s.moveLocked(e)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mu.closed {
+		return engine.ErrClosed
 	}
 	for i := range b.Len() {
-		key, value, remove := b.At(i)
-		s := &e.shards[e.index(key)]
-		if remove {
-			s.deleteLocked(key)
+		if key, value, remove := b.At(i); remove {
+			e.deleteLocked(key)
 		} else {
-			s.setLocked(key, value)
+			e.setLocked(key, value)
 		}
 	}
 	return nil
 }
 
-// lockAll locks all shards, in the order that Apply locks them.
-func (e *memOnly) lockAll() {
-	for i := range e.shards {
-		e.shards[i].Lock()
+func (e *memOnly) setLocked(key, value []byte) {
+	e.mu.seq++
+	old, found := e.mu.values[string(key)]
+	if len(e.mu.cuts) > 0 {
+		e.saveLocked(key, old, found)
 	}
+	if found && len(old) == len(value) {
+		copy(old, value)
+		return
+	}
+	if found {
+		e.mu.bytes += int64(len(value) - len(old))
+	} else {
+		e.mu.bytes += footprint(key, value)
+	}
+	e.mu.values[string(key)] = append(make([]byte, 0, len(value)), value...)
 }
 
-func (e *memOnly) unlockAll() {
-	for i := range e.shards {
-		e.shards[i].Unlock()
+func (e *memOnly) deleteLocked(key []byte) {
+	e.mu.seq++
+	old, found := e.mu.values[string(key)]
+	if !found {
+		return
 	}
-}
-
-func (e *memOnly) seqLocked() uint64 {
-	seq := e.base
-	for i := range e.shards {
-		seq += e.shards[i].ops
+	if len(e.mu.cuts) > 0 {
+		e.saveLocked(key, old, true)
 	}
-	return seq
+	e.mu.bytes -= footprint(key, old)
+	delete(e.mu.values, string(key))
 }
 
 func (e *memOnly) Seq() engine.Seq {
-	e.lockAll()
-	seq := e.seqLocked()
-	e.unlockAll()
+	e.mu.RLock()
+	seq := e.mu.seq
+	e.mu.RUnlock()
 	return engine.Seq{Issued: seq, Applied: seq, Durable: e.dir.Manifest().State.Seq}
 }
 
 func (e *memOnly) Stats() engine.Stats {
-	var st engine.Stats
-	for i := range e.shards {
-		s := &e.shards[i]
-		s.Lock()
-		st.Keys += uint64(len(s.cells))
-		st.Memory += s.memoryLocked()
-		s.Unlock()
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	st := engine.Stats{Keys: uint64(len(e.mu.values)), Memory: e.mu.bytes + int64(cap(e.mu.scratch))}
+	for _, c := range e.mu.cuts {
+		st.Memory += c.bytes
 	}
 	return st
 }
@@ -295,24 +261,20 @@ func (e *memOnly) Stats() engine.Stats {
 func (e *memOnly) Install(s manifest.State, commit func(seq uint64) error) error {
 	e.persist.Lock()
 	defer e.persist.Unlock()
-	next := newEngine(nil, 0)
-	next.seed = e.seed
-	if err := next.load(e.dir.Folder, s); err != nil {
+	t, err := load(e.dir.Folder, s)
+	if err != nil {
 		return err
 	}
-	e.lockAll()
-	defer e.unlockAll()
-	if e.shards[0].closed {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mu.closed {
 		return engine.ErrClosed
 	}
-	if err := commit(e.seqLocked()); err != nil {
+	if err := commit(e.mu.seq); err != nil {
 		return err
 	}
-	for i := range e.shards {
-		e.shards[i].cells = next.shards[i].cells
-		e.shards[i].bytes = next.shards[i].bytes
-		e.shards[i].line++
-	}
+	e.mu.table = t
+	e.mu.line++
 	return nil
 }
 
@@ -324,7 +286,7 @@ func (e *memOnly) Sync() error {
 	if err != nil {
 		return err
 	}
-	return e.saveLocked(c)
+	return e.installCut(c)
 }
 
 // Close installs the live state after the last operation ended.
@@ -334,25 +296,26 @@ func (e *memOnly) Close() error {
 	if err := e.stop(); err != nil {
 		return err
 	}
-	return e.saveLocked(e.newCut())
+	e.mu.Lock()
+	c := e.cutLocked()
+	e.mu.Unlock()
+	return e.installCut(c)
 }
 
 // stop waits for running operations and refuses further ones.
 func (e *memOnly) stop() error {
-	e.lockAll()
-	defer e.unlockAll()
-	if e.shards[0].closed {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mu.closed {
 		return engine.ErrClosed
 	}
-	for i := range e.shards {
-		e.shards[i].closed = true
-	}
+	e.mu.closed = true
 	return nil
 }
 
-// saveLocked makes the cut the state of the manifest, if it is newer, and
+// installCut makes the cut the state of the manifest, if it is newer, and
 // releases it. The caller holds persist.
-func (e *memOnly) saveLocked(c engine.Cut) error {
+func (e *memOnly) installCut(c engine.Cut) error {
 	defer c.Release()
 	s, err := c.Finish(context.Background())
 	if err != nil {
@@ -365,42 +328,4 @@ func (e *memOnly) saveLocked(c engine.Cut) error {
 		m.Advance(s)
 		return nil
 	})
-}
-
-func (e *memOnly) Cut() (engine.Cut, error) {
-	e.shards[0].Lock()
-	defer e.shards[0].Unlock()
-	if e.shards[0].closed {
-		return nil, engine.ErrClosed
-	}
-	return e.newCut(), nil
-}
-
-func (e *memOnly) newCut() *cut {
-	e.cuts.Lock()
-	defer e.cuts.Unlock()
-	c := &cut{e: e, number: e.cut.Load() + 1}
-	e.cuts.open = append(e.cuts.open, c.number)
-	// A shard that sees the number must see that the cut is open.
-	e.oldest.Store(e.cuts.open[0])
-	e.cut.Store(c.number)
-	return c
-}
-
-// release forgets a cut and the layers that only it needed.
-func (e *memOnly) release(number uint64) {
-	e.cuts.Lock()
-	defer e.cuts.Unlock()
-	e.cuts.open = slices.DeleteFunc(e.cuts.open, func(n uint64) bool { return n == number })
-	oldest := uint64(math.MaxUint64)
-	if len(e.cuts.open) > 0 {
-		oldest = e.cuts.open[0]
-	}
-	e.oldest.Store(oldest)
-	for i := range e.shards {
-		s := &e.shards[i]
-		s.Lock()
-		s.layers = slices.DeleteFunc(s.layers, func(l layer) bool { return l.cut < oldest })
-		s.Unlock()
-	}
 }

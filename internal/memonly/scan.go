@@ -19,20 +19,15 @@ func (e *memOnly) Scan(start, end []byte, reverse bool, fn func(key, value []byt
 	}
 	var key, value []byte
 	for _, k := range keys {
-		key = append(key[:0], k...)
-		s, err := e.lock(key)
+		e.mu.RLock()
+		err := e.scanErrorLocked(line)
+		v, ok := e.mu.values[k]
+		value = append(value[:0], v...)
+		e.mu.RUnlock()
 		if err != nil {
 			return err
 		}
-		c, ok := s.cells[k]
-		if ok {
-			value = append(value[:0], c.value()...)
-		}
-		rolledBack := s.line != line
-		s.Unlock()
-		if rolledBack {
-			return engine.ErrRolledBack
-		}
+		key = append(key[:0], k...)
 		if ok && !fn(key, value) {
 			return nil
 		}
@@ -43,26 +38,35 @@ func (e *memOnly) Scan(start, end []byte, reverse bool, fn func(key, value []byt
 // keys returns the keys in a range, and the line of history that they are of.
 func (e *memOnly) keys(start, end []byte) (keys []string, line uint64, err error) {
 	from, to := string(start), string(end)
-	for i := range e.shards {
-		s := &e.shards[i]
-		s.Lock()
-		closed := s.closed
-		if i == 0 {
-			line = s.line
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	line = e.mu.line
+	if err := e.scanErrorLocked(line); err != nil {
+		return nil, 0, err
+	}
+	n := 0
+	for k := range e.mu.values {
+		if k >= from && (end == nil || k < to) {
+			keys = append(keys, k)
 		}
-		same := s.line == line
-		for k := range s.cells {
-			if k >= from && (end == nil || k < to) {
-				keys = append(keys, k)
+		if n++; n%step == 0 {
+			e.mu.RUnlock()
+			e.mu.RLock()
+			if err := e.scanErrorLocked(line); err != nil {
+				return nil, 0, err
 			}
-		}
-		s.Unlock()
-		if closed {
-			return nil, 0, engine.ErrClosed
-		}
-		if !same {
-			return nil, 0, engine.ErrRolledBack
 		}
 	}
 	return keys, line, nil
+}
+
+// scanErrorLocked says why a scan that began on a line of history cannot go on.
+func (e *memOnly) scanErrorLocked(line uint64) error {
+	switch {
+	case e.mu.closed:
+		return engine.ErrClosed
+	case e.mu.line != line:
+		return engine.ErrRolledBack
+	}
+	return nil
 }

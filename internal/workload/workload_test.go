@@ -95,7 +95,7 @@ func TestFewChoices(t *testing.T) {
 
 func TestImpossibleChoices(t *testing.T) {
 	for _, d := range Distributions() {
-		for _, n := range []int{-1, 0, 1 << 32} {
+		for _, n := range []int{-1, 0} {
 			if !panics(func() { d.New(newRand(1), n) }) {
 				t.Errorf("%s took %d choices", d.Name, n)
 			}
