@@ -32,6 +32,13 @@ func set(t testing.TB, s *kvstore.Store, key, value string) {
 	}
 }
 
+func ok(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // holds checks the value of a key; "" stands for none.
 func holds(t testing.TB, s interface {
 	Get(dst, key []byte) ([]byte, error)

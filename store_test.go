@@ -1,0 +1,395 @@
+package kvstore_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/manifest"
+	"github.com/nikosgavalas/kvstore/internal/sched"
+	"github.com/nikosgavalas/kvstore/internal/vfs"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestOpenBadOptions(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	for want, opts := range map[string]kvstore.Options{
+		"Retain":      {Retain: -1},
+		"MemoryBytes": {MemoryBytes: 4096},
+	} {
+		_, err := kvstore.Open(dir, opts)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%+v: %v, want an error about %q that names the directory", opts, err, want)
+		}
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%+v: a failed Open made the directory", opts)
+		}
+	}
+	ok(t, open(t, dir, kvstore.Options{}).Close())
+	before := tree(t, dir)
+	for want, start := range map[string]kvstore.Which{
+		"there is none": kvstore.ID(7),
+		"not a Ref":     kvstore.Ref("seven"),
+	} {
+		_, err := kvstore.Open(dir, kvstore.Options{Start: start})
+		if !errors.Is(err, kvstore.ErrNoSnapshot) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Start %v: %v, want ErrNoSnapshot and %q", start, err, want)
+		}
+	}
+	if after := tree(t, dir); after != before {
+		t.Errorf("a failed Open changed the directory from\n%sto\n%s", before, after)
+	}
+}
+
+// tree lists a directory with the content of its files.
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		fmt.Fprintf(&b, "%s %q\n", path, data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestOpenForeign: a directory that is not ours is refused and not touched.
+func TestOpenForeign(t *testing.T) {
+	for name, files := range map[string]map[string]string{
+		"somebody's files":          {"notes.txt": "mine"},
+		"a LevelDB":                 {"CURRENT": "MANIFEST-000001\n", "LOCK": "", "MANIFEST-000001": "\x56\xf9", "000003.log": ""},
+		"a file with our name":      {"MANIFEST-5": "a manifest of quite another thing"},
+		"a short one with our name": {"MANIFEST-5": "a"},
+		"our names, no manifest":    {"LOCK": "", "5.log": ""},
+		"a temporary file":          {"tmp-1": "mine"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, data := range files {
+				ok(t, os.WriteFile(filepath.Join(dir, file), []byte(data), 0o644))
+			}
+			before := tree(t, dir)
+			if _, err := kvstore.Open(dir, kvstore.Options{}); !errors.Is(err, kvstore.ErrNotStore) {
+				t.Errorf("Open: %v, want ErrNotStore", err)
+			}
+			if _, err := kvstore.OpenSnapshot(ctx, dir, kvstore.LastSnapshot); !errors.Is(err, kvstore.ErrNotStore) {
+				t.Errorf("OpenSnapshot: %v, want ErrNotStore", err)
+			}
+			if after := tree(t, dir); after != before {
+				t.Errorf("the directory changed from\n%sto\n%s", before, after)
+			}
+		})
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	ok(t, os.WriteFile(file, []byte("mine"), 0o644))
+	if _, err := kvstore.Open(file, kvstore.Options{}); err == nil {
+		t.Error("a file was opened as a store")
+	}
+}
+
+// TestOpenNewerVersion: a directory of a newer format is refused, untouched.
+func TestOpenNewerVersion(t *testing.T) {
+	dir := t.TempDir()
+	ok(t, open(t, dir, kvstore.Options{}).Close())
+	name := manifestFile(t, dir)
+	b, err := os.ReadFile(name)
+	ok(t, err)
+	newer, err := os.ReadFile("testdata/newer-manifest-header")
+	ok(t, err)
+	ok(t, os.WriteFile(name, append(newer, b[len(newer):]...), 0o600))
+	before := tree(t, dir)
+	if _, err := kvstore.Open(dir, kvstore.Options{}); !errors.Is(err, kvstore.ErrVersion) {
+		t.Errorf("Open: %v, want ErrVersion", err)
+	}
+	if after := tree(t, dir); after != before {
+		t.Errorf("the directory changed from\n%sto\n%s", before, after)
+	}
+}
+
+func manifestFile(t *testing.T, dir string) string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("there are manifests %q, %v, want one", names, err)
+	}
+	return names[0]
+}
+
+// TestFilesOfOthersStay: names that are not ours stay in the directory.
+func TestFilesOfOthersStay(t *testing.T) {
+	dir := t.TempDir()
+	ok(t, open(t, dir, kvstore.Options{}).Close())
+	ours := filepath.Join(dir, "99.log") // an orphan
+	ok(t, os.WriteFile(ours, nil, 0o600))
+	others := []string{"notes.txt", "099.log", "tmp-x", "MANIFEST-0", "MANIFEST-000001", "SNAPSHOT-"}
+	for _, name := range others {
+		ok(t, os.WriteFile(filepath.Join(dir, name), []byte("mine"), 0o600))
+	}
+	s := open(t, dir, kvstore.Options{})
+	set(t, s, "a", "1")
+	snapshot(t, s, 1, "")
+	ok(t, s.Close())
+	for _, name := range others {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); string(b) != "mine" {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	if _, err := os.Stat(ours); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the orphan is still there: %v", err)
+	}
+}
+
+func TestLocked(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, kvstore.Options{})
+	begin := time.Now()
+	if _, err := kvstore.Open(dir, kvstore.Options{}); !errors.Is(err, kvstore.ErrLocked) {
+		t.Errorf("a second Open: %v, want ErrLocked", err)
+	}
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("a second Open waited %v", d)
+	}
+	set(t, s, "a", "1")
+	ok(t, s.Close())
+	holds(t, open(t, dir, kvstore.Options{}), "a", "1")
+}
+
+func TestPermissions(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no permission bits")
+	}
+	dir := filepath.Join(t.TempDir(), "made", "here")
+	s := open(t, dir, kvstore.Options{})
+	set(t, s, "a", "1")
+	snapshot(t, s, 1, "")
+	err := filepath.WalkDir(filepath.Dir(dir), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		want := fs.FileMode(0o600)
+		if d.IsDir() {
+			want = 0o700
+		}
+		if got := info.Mode().Perm(); got != want {
+			t.Errorf("%s has mode %v, want %v", path, got, want)
+		}
+		return err
+	})
+	ok(t, err)
+}
+
+func TestEngineMismatch(t *testing.T) {
+	dir := t.TempDir()
+	ok(t, open(t, dir, kvstore.Options{Engine: noop{}}).Close())
+	before := tree(t, dir)
+	_, err := kvstore.Open(dir, kvstore.Options{Engine: kvstore.MemOnly{}})
+	if !errors.Is(err, kvstore.ErrEngine) || !strings.Contains(err.Error(), "noop") || !strings.Contains(err.Error(), "memonly") {
+		t.Errorf("Open with another engine: %v, want ErrEngine naming both", err)
+	}
+	if after := tree(t, dir); after != before {
+		t.Errorf("the directory changed from\n%sto\n%s", before, after)
+	}
+	if _, err := kvstore.Open(dir, kvstore.Options{}); err == nil {
+		t.Error("an engine that does not exist was opened")
+	}
+}
+
+func TestParseEngine(t *testing.T) {
+	for _, e := range kvstore.Engines() {
+		for _, name := range []string{e.String(), strings.ToUpper(e.String())} {
+			if got, err := kvstore.ParseEngine(name); err != nil || got.String() != e.String() {
+				t.Errorf("ParseEngine(%q) = %v, %v", name, got, err)
+			}
+		}
+	}
+	if _, err := kvstore.ParseEngine("rocks"); err == nil || !strings.Contains(err.Error(), "memonly") {
+		t.Errorf("ParseEngine of no engine: %v, want an error that lists them", err)
+	}
+}
+
+// seams puts MemOnly on a filesystem of the test's.
+type seams struct {
+	kvstore.MemOnly
+	fs   vfs.FS
+	jobs *sched.Scheduler
+}
+
+func (s seams) Driver() engine.Driver { return seamed{s.MemOnly.Driver(), s} }
+
+type seamed struct {
+	engine.Driver
+	s seams
+}
+
+func (s seamed) Seams() (vfs.FS, *sched.Scheduler) { return s.s.fs, s.s.jobs }
+
+// TestFullDisk: nothing that was acknowledged is lost when space runs out,
+// reads go on, and everything works again when there is space.
+func TestFullDisk(t *testing.T) {
+	disk := vfs.NewSim()
+	s := open(t, "store", kvstore.Options{Engine: seams{fs: disk}})
+	for i := range 100 {
+		set(t, s, fmt.Sprint("k", i), strings.Repeat("v", 1000))
+	}
+	snapshot(t, s, 1, "")
+	disk.SetSpace(64 << 10)
+	set(t, s, "late", "1")
+	sn, err := s.Snapshot(ctx, 2, nil)
+	ok(t, err)
+	if err := sn.Wait(ctx); !errors.Is(err, kvstore.ErrNoSpace) {
+		t.Errorf("Wait on a full disk: %v, want ErrNoSpace", err)
+	}
+	if err := s.Sync(); !errors.Is(err, kvstore.ErrNoSpace) {
+		t.Errorf("Sync on a full disk: %v, want ErrNoSpace", err)
+	}
+	holds(t, s, "late", "1")
+	set(t, s, "later", "2")
+	if got := ids(t, s); len(got) != 1 {
+		t.Errorf("snapshots %v, want just the first", got)
+	}
+	disk.SetSpace(-1)
+	snapshot(t, s, 2, "") // the id was not used up
+	ok(t, s.Close())
+	s = open(t, "store", kvstore.Options{Engine: seams{fs: disk}, Start: kvstore.ID(2)})
+	holds(t, s, "later", "2")
+	holds(t, s, "k99", strings.Repeat("v", 1000))
+}
+
+// TestFailedSync: after a failed sync nothing is promised any more, until the
+// store is opened again.
+func TestFailedSync(t *testing.T) {
+	for _, op := range []string{"sync", "syncdir", "rename"} {
+		disk := vfs.NewSim()
+		fail := false
+		faulty := vfs.NewFaulty(disk, func(c vfs.Call) vfs.Fault {
+			if fail && c.Op == op {
+				fail = false
+				return vfs.Fault{Err: syscall.EIO}
+			}
+			return vfs.Fault{}
+		})
+		s, err := kvstore.Open("store", kvstore.Options{Engine: seams{fs: faulty}})
+		ok(t, err)
+		set(t, s, "a", "1")
+		snapshot(t, s, 1, "")
+		set(t, s, "a", "2")
+		fail = true
+		if err := s.Sync(); !errors.Is(err, kvstore.ErrFailed) || !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s: Sync: %v, want ErrFailed with the reason", op, err)
+		}
+		holds(t, s, "a", "2")
+		_, snapErr := s.Snapshot(ctx, 2, nil)
+		_, pruneErr := s.Prune(ctx, kvstore.Policy{KeepLast: 1})
+		for call, err := range map[string]error{
+			"Sync": s.Sync(), "Snapshot": snapErr, "Rollback": s.Rollback(ctx, kvstore.ID(1)), "Close": s.Close(),
+		} {
+			if !errors.Is(err, kvstore.ErrFailed) {
+				t.Errorf("%s: %s after it: %v, want ErrFailed", op, call, err)
+			}
+		}
+		ok(t, pruneErr) // had nothing to do
+		s = open(t, "store", kvstore.Options{Engine: seams{fs: disk}, Start: kvstore.LastSnapshot})
+		holds(t, s, "a", "1")
+	}
+}
+
+// TestDamagedNewestState: a snapshot can be opened although the newest state
+// cannot be read.
+func TestDamagedNewestState(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, kvstore.Options{})
+	set(t, s, "a", "1")
+	snapshot(t, s, 1, "")
+	set(t, s, "a", "2")
+	ok(t, s.Close())
+	logs, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil || len(logs) != 2 {
+		t.Fatalf("%q, %v", logs, err)
+	}
+	newest := logs[1]
+	ok(t, os.WriteFile(newest, []byte("damaged"), 0o600))
+
+	_, err = kvstore.Open(dir, kvstore.Options{})
+	var corrupt *kvstore.CorruptError
+	if !errors.Is(err, kvstore.ErrCorrupt) || !errors.As(err, &corrupt) || corrupt.File != filepath.Base(newest) {
+		t.Fatalf("Open: %v, want ErrCorrupt for %s", err, newest)
+	}
+	var log bytes.Buffer
+	s = open(t, dir, kvstore.Options{Start: kvstore.ID(1), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	holds(t, s, "a", "1")
+	if !strings.Contains(log.String(), "damaged") {
+		t.Errorf("the damage was not logged: %s", log.String())
+	}
+	set(t, s, "b", "3")
+	ok(t, s.Close())
+	s = open(t, dir, kvstore.Options{})
+	holds(t, s, "a", "1")
+	holds(t, s, "b", "3")
+}
+
+func TestStats(t *testing.T) {
+	s := open(t, t.TempDir(), kvstore.Options{MemoryBytes: 8 << 20})
+	for i := range 1000 {
+		set(t, s, fmt.Sprint(i), strings.Repeat("x", 100))
+	}
+	ok(t, s.Delete([]byte("0")))
+	st := s.Stats()
+	if st.Engine != "memonly" || st.Keys != 999 || st.BudgetBytes != 8<<20 || st.MemoryBytes < 100_000 ||
+		st.DiskBytes != 0 || st.Issued != 1001 || st.Durable != 0 {
+		t.Errorf("before a snapshot: %+v", st)
+	}
+	snapshot(t, s, 1, "")
+	if st = s.Stats(); st.Snapshots != 1 || st.DiskBytes < 100_000 || st.PinnedBytes != 0 || st.Durable != 1001 {
+		t.Errorf("after a snapshot: %+v", st)
+	}
+	set(t, s, "a", "1")
+	ok(t, s.Sync())
+	if st = s.Stats(); st.PinnedBytes < 100_000 || st.DiskBytes <= st.PinnedBytes {
+		t.Errorf("after a change: %+v", st)
+	}
+	for i := range 1000 {
+		ok(t, s.Delete([]byte(fmt.Sprint(i))))
+	}
+	ok(t, s.Delete([]byte("a")))
+	if st = s.Stats(); st.Keys != 0 || st.MemoryBytes > 1000 {
+		t.Errorf("after all was deleted: %+v", st)
+	}
+}
+
+// TestErrorsMatch: what the engines and the directory return are the errors of
+// this package.
+func TestErrorsMatch(t *testing.T) {
+	for ours, theirs := range map[error]error{
+		kvstore.ErrNotFound: engine.ErrNotFound, kvstore.ErrClosed: engine.ErrClosed,
+		kvstore.ErrRolledBack: engine.ErrRolledBack, kvstore.ErrTooLarge: engine.ErrTooLarge,
+		kvstore.ErrInvalidKey: engine.ErrInvalidKey, kvstore.ErrFailed: manifest.ErrFailed,
+		kvstore.ErrNotStore: manifest.ErrNotStore, kvstore.ErrVersion: manifest.ErrVersion,
+		kvstore.ErrCorrupt: &manifest.CorruptError{}, kvstore.ErrNoSnapshot: kvstore.ErrPruned,
+	} {
+		if !errors.Is(fmt.Errorf("wrapped: %w", theirs), ours) {
+			t.Errorf("%v does not match %v", theirs, ours)
+		}
+	}
+}
