@@ -79,6 +79,7 @@ func (d *decoder) crc() uint32 {
 	n := d.uvarint()
 	if n > math.MaxUint32 {
 		d.fail("a checksum is out of range")
+		return 0
 	}
 	return uint32(n)
 }

@@ -260,7 +260,7 @@ func openDamaged(e kvstore.Engine, disk *vfs.Sim, o outcome) error {
 			return fmt.Errorf("opened at %v the store holds %v instead of %v, %v", start, c, wants[i], err)
 		}
 		if _, err := s.Snapshots(ctx); err != nil && !errors.Is(err, kvstore.ErrCorrupt) {
-			return fmt.Errorf("Snapshots: %w", err)
+			return fmt.Errorf("listing the snapshots: %w", err)
 		}
 		if err := s.Close(); err != nil {
 			return err

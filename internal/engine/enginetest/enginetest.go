@@ -99,13 +99,13 @@ func read(s interface {
 	it := s.Scan(nil, nil)
 	for k, v := range it.All() {
 		if last != nil && bytes.Compare(last, k) >= 0 {
-			return nil, fmt.Errorf("Scan yields %q after %q", k, last)
+			return nil, fmt.Errorf("a scan yields %q after %q", k, last)
 		}
 		last = append(last[:0], k...)
 		c[string(k)] = string(v)
 	}
 	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("Scan: %w", err)
+		return nil, fmt.Errorf("scanning: %w", err)
 	}
 	reverse := content{}
 	it = s.ScanReverse(nil, nil)
@@ -113,18 +113,18 @@ func read(s interface {
 		reverse[string(k)] = string(v)
 	}
 	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("ScanReverse: %w", err)
+		return nil, fmt.Errorf("scanning backwards: %w", err)
 	}
 	if !maps.Equal(c, reverse) {
-		return nil, fmt.Errorf("Scan yields %v, ScanReverse %v", c, reverse)
+		return nil, fmt.Errorf("a scan yields %v, and backwards %v", c, reverse)
 	}
 	for k, v := range c {
 		got, err := s.Get(nil, []byte(k))
 		if err != nil || string(got) != v {
-			return nil, fmt.Errorf("Get(%q) = %q, %v; Scan yields %q", k, got, err, v)
+			return nil, fmt.Errorf("the value of %q is %q, %v; a scan yields %q", k, got, err, v)
 		}
 		if ok, err := s.Has([]byte(k)); !ok || err != nil {
-			return nil, fmt.Errorf("Has(%q) = %v, %v; Scan yields it", k, ok, err)
+			return nil, fmt.Errorf("%q is there: %v, %v; a scan yields it", k, ok, err)
 		}
 	}
 	return c, nil

@@ -322,7 +322,7 @@ func isBase(got kvstore.SnapshotInfo, want *snap) bool {
 func sameSnapshots(s *kvstore.Store, want, line []*snap) error {
 	infos, err := s.Snapshots(ctx)
 	if err != nil {
-		return fmt.Errorf("Snapshots: %w", err)
+		return fmt.Errorf("listing the snapshots: %w", err)
 	}
 	if len(infos) != len(want) {
 		return fmt.Errorf("there are %d snapshots %+v, the model has %d", len(infos), infos, len(want))

@@ -32,10 +32,8 @@ const (
 // no goroutine is left.
 func Main(m *testing.M, e kvstore.Engine) {
 	if dir := os.Getenv(childVariable); dir != "" {
-		if err := child(e, dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+		fmt.Fprintln(os.Stderr, child(e, dir))
+		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -107,7 +105,7 @@ func killOnce(e kvstore.Engine, dir string, after time.Duration) (promised uint6
 	return promised, nil
 }
 
-// child writes until it is killed. It says which operations it was promised:
+// child writes until it is killed, or fails. It says which operations it was promised:
 // for class Log each one when it returned, for class Cuts those in each
 // completed snapshot.
 func child(e kvstore.Engine, dir string) error {
