@@ -41,7 +41,7 @@ func NewZipfian(rng *rand.Rand, n int, theta float64) *Zipfian {
 	z := &Zipfian{
 		rng:   rng,
 		n:     float64(n),
-		zetaN: zeta(n, theta),
+		zetaN: zeta(int64(n), theta),
 		zeta2: zeta(2, theta),
 		alpha: 1 / (1 - theta),
 	}
@@ -72,10 +72,10 @@ func (z *Zipfian) Next() uint32 {
 // one by one and the others by the Euler-Maclaurin formula, so that the time
 // does not grow with n; with 256 terms added the formula's remainder is below
 // the resolution of a float64.
-func zeta(n int, theta float64) float64 {
+func zeta(n int64, theta float64) float64 {
 	const direct = 256
 	sum := 0.0
-	for i := 1; i <= min(n, direct); i++ {
+	for i := int64(1); i <= min(n, direct); i++ {
 		sum += math.Pow(float64(i), -theta)
 	}
 	if n <= direct {

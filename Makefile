@@ -1,0 +1,43 @@
+# The targets that .ci/run runs, in this order.
+all: lint cross test race crash fuzz
+
+KILLS    ?= 100
+FUZZTIME ?= 20s
+
+.PHONY: all test race crash fuzz lint cross bench
+
+test:
+	go test ./...
+
+race:
+	CGO_ENABLED=1 go test -race ./...
+
+# Every crash image, every failing call, every damaged byte, and kill -9.
+crash:
+	KVSTORE_KILLS=$(KILLS) go test -count=1 -timeout 30m -run Crash ./internal/...
+
+fuzz:
+	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+		for target in $$(go test -list '^Fuzz' "$$dir" | grep '^Fuzz'); do \
+			echo "go test -fuzz $$target -fuzztime $(FUZZTIME) $$dir"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir"; \
+		done; \
+	done
+
+lint:
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt-ed:" $$unformatted; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	go mod tidy -diff
+
+# Tests run on Linux; elsewhere the code, and the tests, must compile.
+PLATFORMS = linux/amd64 linux/arm64 linux/386 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+cross:
+	@set -e; for p in $(PLATFORMS); do \
+		echo "go vet for $$p"; \
+		GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 go vet ./...; \
+	done
+
+# Compare two of these with: go tool benchstat old.txt new.txt
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
