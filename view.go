@@ -57,9 +57,10 @@ func openSnapshot(ctx context.Context, folder manifest.Folder, which Which) (*Vi
 	return v, err
 }
 
-// loadLive reads the manifest of a store that may replace it at any moment.
+// loadLive reads the manifest of a store that may replace it at any moment. A
+// reader that loses that race again and again is not looking at a live store.
 func loadLive(ctx context.Context, folder manifest.Folder) (*manifest.Manifest, error) {
-	for {
+	for attempt := 1; ; attempt++ {
 		switch content, err := folder.Probe(); {
 		case err != nil:
 			return nil, err
@@ -67,7 +68,7 @@ func loadLive(ctx context.Context, folder manifest.Folder) (*manifest.Manifest, 
 			return nil, fmt.Errorf("%w: there is no manifest", ErrNotStore)
 		}
 		m, err := folder.Load()
-		if !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, fs.ErrNotExist) || attempt == 1000 {
 			return m, err
 		}
 		if err := ctx.Err(); err != nil {
