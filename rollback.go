@@ -57,7 +57,7 @@ func (s *Store) rollback(target *manifest.Entry) error {
 		return fmt.Errorf("rolling back: %w", err)
 	}
 	s.mu.Lock()
-	s.mu.base = base
+	s.mu.base, s.mu.baseN = base, number(target)
 	s.mu.Unlock()
 	return nil
 }

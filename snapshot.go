@@ -152,7 +152,7 @@ func (s *Store) completeNext() bool {
 	s.mu.Lock()
 	s.mu.waiting = s.mu.waiting[1:]
 	if err == nil {
-		s.mu.base = info
+		s.mu.base, s.mu.baseN = info, sn.n
 	}
 	s.mu.Unlock()
 	close(sn.done)
@@ -251,7 +251,8 @@ func (s *Store) Base() (base SnapshotInfo, exact bool) {
 	defer s.mu.Unlock()
 	base = s.mu.base
 	base.Meta = slices.Clone(base.Meta)
-	return base, s.eng.Seq().Issued == s.dir.Manifest().BaseSeq
+	m := s.dir.Manifest()
+	return base, m.Base == s.mu.baseN && s.eng.Seq().Issued == m.BaseSeq
 }
 
 // loadBase reads the description of the base.
@@ -264,6 +265,6 @@ func (s *Store) loadBase() error {
 	if err != nil {
 		return err
 	}
-	s.mu.base = info(sn, false)
+	s.mu.base, s.mu.baseN = info(sn, false), entry.N
 	return nil
 }

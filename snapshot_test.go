@@ -423,3 +423,34 @@ func TestViewBesideLiveStore(t *testing.T) {
 	close(done)
 	wg.Wait()
 }
+
+// TestBaseWhileSnapshotsComplete: Base never calls a state exact that is not
+// that of the snapshot it returns.
+func TestBaseWhileSnapshotsComplete(t *testing.T) {
+	s := open(t, t.TempDir(), kvstore.Options{})
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			// Values grow, so the state has not changed back in between.
+			before, err := s.Get(nil, []byte("k"))
+			base, exact := s.Base()
+			after, err2 := s.Get(nil, []byte("k"))
+			if exact && base.ID > 0 && err == nil && err2 == nil && string(before) == string(after) && string(base.Meta) != string(before) {
+				t.Errorf("the state %s is said to equal the snapshot of %s", before, base.Meta)
+				return
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	for id := range uint64(200) {
+		set(t, s, "k", fmt.Sprint(id))
+		snapshot(t, s, id+1, fmt.Sprint(id))
+	}
+	close(done)
+	wg.Wait()
+}

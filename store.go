@@ -40,6 +40,7 @@ type Store struct {
 		sync.Mutex
 		waiting []*Snapshot // cut and not completed, oldest first
 		base    SnapshotInfo
+		baseN   uint64 // number of its file; behind the manifest for a moment
 	}
 }
 
