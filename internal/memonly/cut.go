@@ -139,13 +139,13 @@ func (c *cut) Release() {
 	e.mu.Lock()
 	i := slices.Index(e.mu.cuts, c)
 	if i > 0 {
-		older := e.mu.cuts[i-1].layer
+		older := e.mu.cuts[i-1]
 		for key, old := range c.layer {
-			if _, ok := older[key]; !ok {
-				older[key] = old
+			if _, ok := older.layer[key]; !ok {
+				older.layer[key] = old
+				older.bytes += footprint([]byte(key), old.value)
 			}
 		}
-		e.mu.cuts[i-1].bytes += c.bytes
 	}
 	e.mu.cuts = slices.Delete(slices.Clone(e.mu.cuts), i, i+1)
 	e.mu.Unlock()

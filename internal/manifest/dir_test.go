@@ -1,0 +1,539 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/nikosgavalas/kvstore/internal/vfs"
+	"pgregory.net/rapid"
+)
+
+// createDir makes a new store, without a LOCK, whose engine is called "test".
+func createDir(t rapid.TB, fs vfs.FS) *Dir {
+	t.Helper()
+	must(t, fs.Mkdir("store"))
+	d, err := Create(Folder{fs, "store"}, Manifest{Store: 1, HashSeed: 2, State: State{Engine: "test"}}, quiet)
+	must(t, err)
+	return d
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// reopened opens the store on another disk, as after a crash.
+func reopened(t rapid.TB, fs vfs.FS) *Dir {
+	t.Helper()
+	d, err := Open(Folder{fs, "store"}, quiet)
+	must(t, err)
+	return d
+}
+
+// newData makes a data file of d, whose content is its name.
+func newData(t rapid.TB, d *Dir) File {
+	t.Helper()
+	n, h, err := d.NewFile(Log)
+	must(t, err)
+	b := []byte(Name(Log, n))
+	_, err = h.WriteAt(b, 0)
+	must(t, err)
+	must(t, d.Sync(h))
+	must(t, h.Close())
+	return File{Kind: Log, N: n, Size: int64(len(b)), CRC: crc32.Checksum(b, castagnoli)}
+}
+
+// setFiles commits a state of these files.
+func setFiles(d *Dir, seq uint64, files ...File) error {
+	return d.Commit(func(m *Manifest) error {
+		m.State.Seq, m.State.Files = seq, files
+		return nil
+	})
+}
+
+func wantList(t rapid.TB, d *Dir, want string) {
+	t.Helper()
+	if got := list(t, d.Folder); got != want {
+		t.Fatalf("the directory holds %q, want %q", got, want)
+	}
+}
+
+func TestCreateAndOpen(t *testing.T) {
+	disk := vfs.NewSim()
+	d := createDir(t, disk)
+	wantList(t, d, "MANIFEST-1")
+	m := d.Manifest()
+	if m.N != 1 || m.Next != 2 || m.Store != 1 || m.HashSeed != 2 || m.State.Engine != "test" {
+		t.Errorf("the first manifest is %+v", m)
+	}
+	was, calls := disk.Dump(), disk.Len()
+	again := reopened(t, disk)
+	if got := again.Manifest(); string(got.Encode()) != string(m.Encode()) {
+		t.Errorf("opened as %+v, want %+v", got, m)
+	}
+	if disk.Dump() != was || disk.Len() != calls+1 || disk.OpenFiles() != 0 {
+		t.Errorf("Open made %d changes, %d files are open:\n%s", disk.Len()-calls, disk.OpenFiles(), disk.Dump())
+	}
+	if n := again.Number(); n != 2 {
+		t.Errorf("the first number is %d", n)
+	}
+	if _, err := Open(Folder{vfs.NewSim(), "store"}, quiet); err == nil {
+		t.Error("opened what is not there")
+	}
+}
+
+// TestCreateAfterCrash creates a store where creating one was interrupted.
+func TestCreateAfterCrash(t *testing.T) {
+	f, disk := newFolder(t, "LOCK", "tmp-1", "tmp-7")
+	d, err := Create(f, Manifest{}, quiet)
+	must(t, err)
+	wantList(t, d, "LOCK MANIFEST-8 tmp-1 tmp-7")
+	must(t, d.RemoveOrphans())
+	wantList(t, d, "LOCK MANIFEST-8")
+	if disk.OpenFiles() != 0 {
+		t.Errorf("%d files are open", disk.OpenFiles())
+	}
+}
+
+func TestCommit(t *testing.T) {
+	disk := vfs.NewSim()
+	d := createDir(t, disk)
+	a, b := newData(t, d), newData(t, d)
+	before := d.Manifest()
+	must(t, setFiles(d, 10, a, b))
+	m := d.Manifest()
+	if m.N != 4 || m.Next != 5 || m.State.Seq != 10 || m.Store != 1 || m.State.Engine != "test" {
+		t.Errorf("%+v", m)
+	}
+	if before.N != 1 || before.State.Seq != 0 || before.State.Files != nil {
+		t.Errorf("the manifest before was modified: %+v", before)
+	}
+	wantList(t, d, "2.log 3.log MANIFEST-4")
+	// The edit does not decide about numbers.
+	must(t, d.Commit(func(m *Manifest) error {
+		m.N, m.Next = 77, 1
+		return nil
+	}))
+	if m := d.Manifest(); m.N != 5 || m.Next != 6 || m.State.Seq != 10 {
+		t.Errorf("%+v", m)
+	}
+	boom := errors.New("boom")
+	was, calls := disk.Dump(), disk.Len()
+	err := d.Commit(func(m *Manifest) error {
+		m.State = State{}
+		return boom
+	})
+	if err != boom || d.Err() != nil || disk.Dump() != was || disk.Len() != calls || d.Manifest().N != 5 || d.Manifest().State.Seq != 10 {
+		t.Errorf("an edit that fails: %v, sticky %v, %+v\n%s", err, d.Err(), d.Manifest(), disk.Dump())
+	}
+	if got, err := d.Load(); err != nil || string(got.Encode()) != string(d.Manifest().Encode()) {
+		t.Errorf("%+v, %v; want %+v", got, err, d.Manifest())
+	}
+}
+
+// TestCommitIsAtomic crashes at every point around a commit that replaces a
+// file and installs a snapshot: the old manifest or the new one is found, whole
+// and with its files, and opening it leaves just these.
+func TestCommitIsAtomic(t *testing.T) {
+	disk := vfs.NewSim()
+	d := createDir(t, disk)
+	old := newData(t, d)
+	must(t, setFiles(d, 1, old))
+	d.Unpin(Log, old.N)
+	before := d.Manifest()
+
+	start := disk.Len()
+	next := newData(t, d)
+	e, err := d.WriteSnapshot(Snapshot{N: d.Number(), ID: 1, State: State{Seq: 2, Files: []File{next}}})
+	must(t, err)
+	commit := disk.Len()
+	must(t, d.Commit(func(m *Manifest) error {
+		m.State.Seq, m.State.Files, m.Snapshots = 2, []File{next}, []Entry{e}
+		return nil
+	}))
+	d.Unpin(Log, next.N)
+	d.Unpin(SnapshotFile, e.N)
+	after := d.Manifest()
+	wantList(t, d, "4.log MANIFEST-6 SNAPSHOT-5")
+
+	found := map[uint64]int{}
+	for _, kind := range []vfs.Crash{vfs.Kill, vfs.Power} {
+		for image := range disk.Images(kind, start, disk.Len()) {
+			f := Folder{image.FS, "store"}
+			m, err := f.Load()
+			if err != nil {
+				t.Fatalf("%s: %v", image.Desc, err)
+			}
+			want := before
+			if m.N != before.N {
+				want = after
+			}
+			if string(m.Encode()) != string(want.Encode()) {
+				t.Fatalf("%s: %+v", image.Desc, m)
+			}
+			if err := f.Verify(m.State); err != nil {
+				t.Fatalf("%s: %v", image.Desc, err)
+			}
+			for _, e := range m.Snapshots {
+				if _, err := f.Snapshot(e); err != nil {
+					t.Fatalf("%s: %v", image.Desc, err)
+				}
+			}
+			if want == after && image.At <= commit || want == before && image.At == disk.Len() {
+				t.Fatalf("%s: manifest %d", image.Desc, m.N)
+			}
+			found[m.N]++
+			checkOpened(t, image)
+		}
+	}
+	if found[before.N] < 50 || found[after.N] < 5 {
+		t.Errorf("images with each manifest: %v", found)
+	}
+}
+
+// checkOpened opens what a crash left, with crashes of that too.
+func checkOpened(t rapid.TB, image vfs.Image) {
+	t.Helper()
+	names, err := image.FS.List("store")
+	must(t, err)
+	highest := uint64(0)
+	for _, name := range names {
+		if _, n, ok := ParseName(name); ok {
+			highest = max(highest, n)
+		}
+	}
+	d := reopened(t, image.FS)
+	m := d.Manifest()
+	must(t, d.RemoveOrphans())
+	if got, err := d.Load(); err != nil || d.Manifest().State.Seq != m.State.Seq || got.N != d.Manifest().N {
+		t.Fatalf("%s: after RemoveOrphans %+v, %v; was %+v", image.Desc, got, err, m)
+	}
+	if got, want := list(t, d.Folder), slices.Sorted(maps.Keys(d.Manifest().names())); got != strings.Join(want, " ") {
+		t.Fatalf("%s: the directory holds %q, the manifest names %q", image.Desc, got, want)
+	}
+	if n := d.Number(); n <= highest {
+		t.Fatalf("%s: number %d follows %d", image.Desc, n, highest)
+	}
+	for _, kind := range []vfs.Crash{vfs.Kill, vfs.Power} {
+		for again := range image.FS.Images(kind, 0, image.FS.Len()) {
+			// What was seen to exist once must not get its number again.
+			d := reopened(t, again.FS)
+			if n := d.Number(); d.Manifest().State.Seq != m.State.Seq || n <= highest {
+				t.Fatalf("%s, then %s: number %d follows %d, %+v", image.Desc, again.Desc, n, highest, d.Manifest())
+			}
+		}
+	}
+}
+
+func TestPins(t *testing.T) {
+	d := createDir(t, vfs.NewSim())
+	a := newData(t, d)
+	must(t, setFiles(d, 1, a))
+	wantList(t, d, "2.log MANIFEST-3")
+	d.Unpin(Log, a.N) // the manifest names it
+	wantList(t, d, "2.log MANIFEST-3")
+
+	s, release := d.PinState()
+	_, release2 := d.PinState()
+	if len(s.Files) != 1 || s.Files[0].N != a.N || s.Seq != 1 {
+		t.Errorf("the state is %+v", s)
+	}
+	must(t, setFiles(d, 2))
+	wantList(t, d, "2.log MANIFEST-4")
+	release()
+	release() // has no further effect
+	wantList(t, d, "2.log MANIFEST-4")
+	release2()
+	wantList(t, d, "MANIFEST-4")
+
+	// Never committed.
+	b, c := newData(t, d), newData(t, d)
+	wantList(t, d, "5.log 6.log MANIFEST-4")
+	d.Unpin(Log, b.N)
+	wantList(t, d, "6.log MANIFEST-4")
+	must(t, setFiles(d, 3, c))
+	must(t, setFiles(d, 4)) // pinned by NewFile still
+	wantList(t, d, "6.log MANIFEST-8")
+	d.Unpin(Log, c.N)
+	wantList(t, d, "MANIFEST-8")
+
+	// Snapshots keep files, and go with them.
+	e := newData(t, d)
+	entry, err := d.WriteSnapshot(Snapshot{N: d.Number(), State: State{Files: []File{e}}})
+	must(t, err)
+	must(t, d.Commit(func(m *Manifest) error {
+		m.State.Files, m.Snapshots = []File{e}, []Entry{entry}
+		return nil
+	}))
+	d.Unpin(Log, e.N)
+	d.Unpin(SnapshotFile, entry.N)
+	wantList(t, d, "9.log MANIFEST-11 SNAPSHOT-10")
+	must(t, setFiles(d, 5))
+	wantList(t, d, "9.log MANIFEST-12 SNAPSHOT-10")
+	must(t, d.Commit(func(m *Manifest) error {
+		m.Snapshots = nil
+		return nil
+	}))
+	wantList(t, d, "MANIFEST-13")
+	entry, err = d.WriteSnapshot(Snapshot{N: d.Number()})
+	must(t, err)
+	d.Unpin(SnapshotFile, entry.N)
+	wantList(t, d, "MANIFEST-13")
+}
+
+// TestModel makes random changes and crashes, and compares the directory with
+// what must be there: what the manifest names and what is pinned. No name is
+// created twice.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		disk, first := vfs.NewSim(), 0
+		created := map[string]bool{} // names that must not be created again
+		var twice []string
+		watch := func(disk *vfs.Sim) vfs.FS {
+			return vfs.NewFaulty(disk, func(c vfs.Call) vfs.Fault {
+				if c.Op == "create" || c.Op == "rename" {
+					if created[c.Name] {
+						twice = append(twice, c.Name)
+					}
+					created[c.Name] = true
+				}
+				return vfs.Fault{}
+			})
+		}
+		d := createDir(t, watch(disk))
+		first = disk.Len() // before that there is no store to find
+		var files []File   // all that may be committed
+		type pin struct {
+			names []string
+			free  func()
+		}
+		var pins []pin
+		pinFile := func(k Kind, n uint64) {
+			pins = append(pins, pin{[]string{Name(k, n)}, func() { d.Unpin(k, n) }})
+		}
+		restart := func(t *rapid.T, image *vfs.Sim) {
+			// Numbers that no manifest knows and no file has come again.
+			m, err := Folder{image, "store"}.Load()
+			must(t, err)
+			maps.DeleteFunc(created, func(name string, _ bool) bool {
+				_, n, _ := ParseName(strings.TrimPrefix(name, "store/"))
+				return n >= m.Next
+			})
+			names, err := image.List("store")
+			must(t, err)
+			for _, name := range names {
+				created["store/"+name] = true
+			}
+			disk, first, pins, files = image, 0, nil, nil
+			d = reopened(t, watch(disk))
+			if rapid.Bool().Draw(t, "open failed") { // before it removed the orphans
+				d = reopened(t, watch(disk))
+			}
+			must(t, d.RemoveOrphans())
+			files = slices.Clone(d.Manifest().State.Files)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"file": func(t *rapid.T) {
+				f := newData(t, d)
+				files = append(files, f)
+				pinFile(Log, f.N)
+			},
+			"commit": func(t *rapid.T) {
+				var state []File
+				for _, f := range files {
+					if rapid.Bool().Draw(t, fmt.Sprint("take ", f.N)) {
+						state = append(state, f)
+					}
+				}
+				must(t, setFiles(d, d.Manifest().State.Seq+1, state...))
+			},
+			"snapshot": func(t *rapid.T) {
+				s, release := d.PinState()
+				var names []string
+				for _, f := range s.Files {
+					names = append(names, f.Name())
+				}
+				pins = append(pins, pin{names, release})
+				e, err := d.WriteSnapshot(Snapshot{N: d.Number(), State: s})
+				must(t, err)
+				pinFile(SnapshotFile, e.N)
+				if rapid.Bool().Draw(t, "install") {
+					must(t, d.Commit(func(m *Manifest) error {
+						m.Snapshots = append(slices.Clone(m.Snapshots), e)
+						return nil
+					}))
+				}
+			},
+			"prune": func(t *rapid.T) {
+				if len(d.Manifest().Snapshots) == 0 {
+					t.Skip()
+				}
+				must(t, d.Commit(func(m *Manifest) error {
+					m.Snapshots = m.Snapshots[1:]
+					return nil
+				}))
+			},
+			"unpin": func(t *rapid.T) {
+				if len(pins) == 0 {
+					t.Skip()
+				}
+				i := rapid.IntRange(0, len(pins)-1).Draw(t, "pin")
+				pins[i].free()
+				pins = slices.Delete(pins, i, i+1)
+			},
+			"kill": func(t *rapid.T) {
+				if len(pins) == 0 {
+					t.Skip()
+				}
+				restart(t, disk.Clone())
+			},
+			"power cut": func(t *rapid.T) {
+				var images []vfs.Image
+				for image := range disk.Images(vfs.Power, max(first, disk.Len()-12), disk.Len()) {
+					images = append(images, image)
+				}
+				image := images[rapid.IntRange(0, len(images)-1).Draw(t, "image")]
+				restart(t, image.FS)
+			},
+			"": func(t *rapid.T) {
+				want := d.Manifest().names()
+				for _, p := range pins {
+					for _, name := range p.names {
+						want[name] = true
+					}
+				}
+				// Files that lost their last pin are gone for good.
+				files = slices.DeleteFunc(files, func(f File) bool { return !want[f.Name()] })
+				got, err := disk.List("store")
+				must(t, err)
+				if !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
+					t.Fatalf("the directory holds %v, want %v", got, slices.Sorted(maps.Keys(want)))
+				}
+				if len(twice) > 0 || disk.OpenFiles() != 0 {
+					t.Fatalf("created twice: %v; %d open files", twice, disk.OpenFiles())
+				}
+				must(t, d.Verify(d.Manifest().State))
+			},
+		})
+	})
+}
+
+func TestRemoveOrphans(t *testing.T) {
+	disk := vfs.NewSim()
+	d := createDir(t, disk)
+	a := newData(t, d)
+	must(t, setFiles(d, 1, a))
+	d.Unpin(Log, a.N)
+	const foreign = "0.log 007.log 1.log.bak MANIFEST- MANIFEST-000001 notes.txt tmp-x"
+	for _, name := range strings.Fields(foreign + " LOCK MANIFEST-1 SNAPSHOT-50 tmp-60 61.idx 62.hint 63.run 64.seg 65.log") {
+		put(t, d.Folder, name, []byte("x"))
+	}
+	d = reopened(t, disk.Clone())
+	kept := foreign + " LOCK 2.log"
+	if n := d.Number(); n != 66 {
+		t.Errorf("with orphans up to 65 the first number is %d", n)
+	}
+	must(t, d.RemoveOrphans())
+	wantSorted(t, d, kept+" MANIFEST-67")
+	if d.Manifest().State.Seq != 1 || len(d.Manifest().State.Files) != 1 {
+		t.Errorf("%+v", d.Manifest())
+	}
+	d = reopened(t, d.FS)
+	if n := d.Number(); n <= 67 {
+		t.Errorf("after another open the first number is %d", n)
+	}
+	// Nothing to remove, nothing to write.
+	calls := d.FS.(*vfs.Sim).Len()
+	must(t, d.RemoveOrphans())
+	if now := d.FS.(*vfs.Sim).Len(); now != calls {
+		t.Errorf("removing no orphans made %d changes", now-calls)
+	}
+	// Old manifests and files below the counter need no new manifest.
+	put(t, d.Folder, "MANIFEST-3", nil)
+	put(t, d.Folder, "4.log", nil)
+	d = reopened(t, d.FS)
+	must(t, d.RemoveOrphans())
+	wantSorted(t, d, kept+" MANIFEST-67")
+}
+
+func wantSorted(t rapid.TB, d *Dir, want string) {
+	t.Helper()
+	names := strings.Fields(want)
+	slices.Sort(names)
+	wantList(t, d, strings.Join(names, " "))
+}
+
+func TestUsage(t *testing.T) {
+	d := createDir(t, vfs.NewSim())
+	file := func(n uint64, size int64) File { return File{Kind: Run, N: n, Size: size} }
+	ref := func(n uint64, size int64) FileRef { return FileRef{Run, n, size} }
+	for _, c := range []struct {
+		files         []File
+		snapshots     []Entry
+		total, pinned int64
+	}{
+		{nil, nil, 0, 0},
+		{[]File{file(100, 1), file(101, 20)}, nil, 21, 0},
+		{nil, []Entry{{N: 102, Size: 9, Files: []FileRef{ref(100, 1), ref(101, 20)}}}, 21, 21},
+		{[]File{file(100, 1), file(101, 20)}, []Entry{
+			{N: 104, Files: []FileRef{ref(101, 20), ref(102, 300)}},
+			{N: 105, Files: []FileRef{ref(102, 300), ref(103, 4000), {Log, 100, 50000}}},
+		}, 54321, 54300},
+	} {
+		must(t, d.Commit(func(m *Manifest) error {
+			m.State.Files, m.Snapshots = c.files, c.snapshots
+			return nil
+		}))
+		if total, pinned := d.Usage(); total != c.total || pinned != c.pinned {
+			t.Errorf("%+v: %d, of which %d pinned; want %d, %d", d.Manifest(), total, pinned, c.total, c.pinned)
+		}
+	}
+}
+
+// TestConcurrent has commits, files and pins at once: no commit is lost, no
+// number given twice, and nothing is left over.
+func TestConcurrent(t *testing.T) {
+	const workers, rounds = 4, 25
+	disk := vfs.NewSim()
+	d := createDir(t, disk)
+	var wg sync.WaitGroup
+	numbers := make([][]uint64, workers)
+	for w := range workers {
+		wg.Go(func() {
+			for range rounds {
+				f := newData(t, d)
+				numbers[w] = append(numbers[w], f.N, d.Number())
+				s, release := d.PinState()
+				if err := d.Commit(func(m *Manifest) error {
+					m.State.Seq++
+					m.State.Files = []File{f}
+					return nil
+				}); err != nil {
+					t.Error(err)
+				}
+				if err := d.Verify(s); err != nil {
+					t.Error(err)
+				}
+				release()
+				d.Unpin(Log, f.N)
+			}
+		})
+	}
+	wg.Wait()
+	all := slices.Sorted(slices.Values(slices.Concat(numbers...)))
+	if len(slices.Compact(slices.Clone(all))) != 2*workers*rounds {
+		t.Errorf("numbers were given twice: %v", all)
+	}
+	m := d.Manifest()
+	if m.State.Seq != workers*rounds {
+		t.Errorf("%d of %d commits are there", m.State.Seq, workers*rounds)
+	}
+	wantList(t, d, strings.Join(slices.Sorted(maps.Keys(m.names())), " "))
+	if got, err := d.Load(); err != nil || got.N != m.N {
+		t.Errorf("%+v, %v; want manifest %d", got, err, m.N)
+	}
+}
