@@ -106,12 +106,16 @@ func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte) (*Snapshot
 	if waiting > maxWaiting {
 		return nil, fmt.Errorf("%w: %d; Wait for one of them", ErrBusy, waiting)
 	}
+	n, err := s.dir.Number()
+	if err != nil {
+		return nil, explain(err)
+	}
 	cut, err := s.eng.Cut()
 	if err != nil {
 		return nil, err
 	}
 	sn := &Snapshot{
-		id: id, n: s.dir.Number(), nonce: random(),
+		id: id, n: n, nonce: random(),
 		meta: slices.Clone(meta), time: s.sched.Now().Round(0), cut: cut, done: make(chan struct{}),
 	}
 	sn.ref = makeRef(sn.id, sn.n, s.dir.Manifest().Store, sn.nonce)

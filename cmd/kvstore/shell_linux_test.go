@@ -21,6 +21,7 @@ func TestShellTerminal(t *testing.T) {
 	term := startTerminal(t, config, "shell", "--dir", dir)
 	term.expect("> ")
 	term.typeText("set a \"one two\"\r")
+	term.expect("\n") // the prompt is drawn again for each letter
 	term.expect("> ")
 	term.typeText("gte\x7f\x7fet a\r") // two backspaces
 	term.expect("one two\r\n")
@@ -44,6 +45,7 @@ func TestShellTerminal(t *testing.T) {
 	term.expect("(not found)\r\n")
 	term.expect("> ")
 	term.typeText("set a 3\r")
+	term.expect("\n") // the prompt is drawn again for each letter
 	term.expect("> ")
 	term.typeText("\x04")
 	term.wait(0)
@@ -55,7 +57,9 @@ func TestShellTerminal(t *testing.T) {
 	term.expect("3\r\n")
 	term.expect("> ")
 	term.typeText("set a 4\r")
+	term.expect("\n") // the prompt is drawn again for each letter
 	term.expect("> ")
+	term.awaitRawMode()
 	term.typeText("half a li\x03")
 	term.wait(0)
 
@@ -74,6 +78,7 @@ func TestShellTerminal(t *testing.T) {
 	term.typeText("get a\r")
 	term.expect("4\r\n")
 	term.expect("> ")
+	term.awaitRawMode()
 	if err := term.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +90,24 @@ func TestShellTerminal(t *testing.T) {
 	}
 	if mode.Lflag&unix.ECHO == 0 || mode.Lflag&unix.ICANON == 0 || mode.Lflag&unix.ISIG == 0 {
 		t.Errorf("the terminal was left in raw mode: %#x", mode.Lflag)
+	}
+}
+
+// awaitRawMode waits until keys like Ctrl-C reach the program as characters,
+// which is a moment after it has shown its prompt.
+func (term *terminal) awaitRawMode() {
+	term.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		mode, err := unix.IoctlGetTermios(int(term.screen.Fd()), unix.TCGETS)
+		if err != nil {
+			term.t.Fatal(err)
+		}
+		if mode.Lflag&unix.ISIG == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			term.t.Fatal("the program does not read the keyboard")
+		}
 	}
 }
 

@@ -1,8 +1,9 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
-	"hash/crc32"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -31,12 +32,13 @@ type Dir struct {
 	}
 }
 
+// reserve is how many numbers a manifest sets aside: those that are handed out
+// before the next one is written are never handed out again, whatever happens.
+const reserve = 256
+
 // Create makes the directory a store whose first manifest is m.
 func Create(f Folder, m Manifest, log *slog.Logger) (*Dir, error) {
 	d := newDir(f, log, &Manifest{Next: 1})
-	if err := d.skipOrphans(); err != nil {
-		return nil, err
-	}
 	return d, d.Commit(func(first *Manifest) error {
 		*first = m
 		return nil
@@ -54,33 +56,7 @@ func Open(f Folder, log *slog.Logger) (*Dir, error) {
 	if err := f.FS.SyncDir(f.Path); err != nil {
 		return nil, err
 	}
-	d := newDir(f, log, m)
-	return d, d.skipOrphans()
-}
-
-// skipOrphans moves the counter beyond the numbers of files that a crash left
-// behind.
-func (d *Dir) skipOrphans() error {
-	orphans, err := d.orphans()
-	for _, name := range orphans {
-		_, n, _ := ParseName(name)
-		d.mu.next = max(d.mu.next, n+1)
-	}
-	return err
-}
-
-// orphans returns the files in the directory that are ours and that the
-// current manifest does not need.
-func (d *Dir) orphans() ([]string, error) {
-	names, err := d.FS.List(d.Path)
-	if err != nil {
-		return nil, err
-	}
-	keep := d.mu.named
-	return slices.DeleteFunc(names, func(name string) bool {
-		k, _, ok := ParseName(name)
-		return !ok || k == LockFile || keep[name]
-	}), nil
+	return newDir(f, log, m), nil
 }
 
 func newDir(f Folder, log *slog.Logger, m *Manifest) *Dir {
@@ -105,19 +81,36 @@ func (d *Dir) Err() error {
 }
 
 // Number takes a number from the counter.
-func (d *Dir) Number() uint64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.mu.next++
-	return d.mu.next - 1
+func (d *Dir) Number() (uint64, error) {
+	for {
+		d.mu.Lock()
+		if d.mu.failed != nil || d.mu.next < d.mu.cur.Next {
+			n, err := d.mu.next, d.mu.failed
+			d.mu.next++
+			d.mu.Unlock()
+			return n, err
+		}
+		d.mu.Unlock()
+		// All reserved numbers are taken, which commits usually prevent.
+		if err := d.Commit(func(*Manifest) error { return nil }); err != nil {
+			return 0, err
+		}
+	}
 }
 
 // NewFile creates a file with a number of its own, pinned: it stays until
 // Unpin, and after that as long as a manifest names it.
 func (d *Dir) NewFile(k Kind) (uint64, vfs.File, error) {
-	n := d.Number()
-	h, err := d.create(k, n)
-	return n, h, err
+	for {
+		n, err := d.Number()
+		if err != nil {
+			return 0, nil, err
+		}
+		// A name that exists is somebody else's.
+		if h, err := d.create(k, n); !errors.Is(err, fs.ErrExist) {
+			return n, h, err
+		}
+	}
 }
 
 func (d *Dir) create(k Kind, n uint64) (vfs.File, error) {
@@ -187,15 +180,8 @@ func (d *Dir) Commit(edit func(*Manifest) error) error {
 	if err := edit(&m); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	m.N = d.mu.next
-	d.mu.next++
-	m.Next = d.mu.next
-	d.mu.Unlock()
-
-	tmp := Name(TempFile, m.N)
-	if err := d.write(tmp, m.Encode()); err != nil {
-		d.remove(tmp)
+	tmp, err := d.writeTemp(&m)
+	if err != nil {
 		return err
 	}
 	if err := d.syncNames(); err != nil {
@@ -209,6 +195,33 @@ func (d *Dir) Commit(edit func(*Manifest) error) error {
 	}
 	d.publish(old, &m)
 	return nil
+}
+
+// writeTemp gives the manifest its numbers and writes it to a file with a
+// temporary name.
+func (d *Dir) writeTemp(m *Manifest) (name string, err error) {
+	for {
+		d.mu.Lock()
+		m.N = d.mu.next
+		d.mu.next++
+		d.mu.Unlock()
+		m.Next = m.N + 1 + reserve
+		if m.Next >= maxNumber {
+			return "", fmt.Errorf("the file numbers of the store are used up at %d", m.N)
+		}
+		name = Name(TempFile, m.N)
+		h, err := d.FS.Create(d.join(name))
+		if errors.Is(err, fs.ErrExist) {
+			continue // left by a crash, or somebody else's
+		}
+		if err == nil {
+			err = d.fill(h, m.Encode())
+		}
+		if err != nil {
+			d.remove(name)
+		}
+		return name, err
+	}
 }
 
 // syncNames makes the names of new files durable: what a manifest names must
@@ -278,20 +291,12 @@ func (d *Dir) WriteSnapshot(s Snapshot) (Entry, error) {
 	}
 	e := Entry{
 		N: s.N, ID: s.ID, Nonce: s.Nonce, Seq: s.State.Seq, Time: s.Time,
-		Size: int64(len(b)), CRC: crc32.Checksum(b, castagnoli),
+		Size: int64(len(b)), CRC: contentCRC(b),
 	}
 	for _, f := range s.State.Files {
 		e.Files = append(e.Files, FileRef{f.Kind, f.N, f.Size})
 	}
 	return e, nil
-}
-
-func (d *Dir) write(name string, b []byte) error {
-	h, err := d.FS.Create(d.join(name))
-	if err != nil {
-		return err
-	}
-	return d.fill(h, b)
 }
 
 // fill writes b to h, syncs and closes it.
@@ -338,27 +343,28 @@ func (d *Dir) remove(name string) {
 	if d.Err() != nil {
 		return
 	}
-	if err := d.FS.Remove(d.join(name)); err != nil {
+	if err := d.FS.Remove(d.join(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.log.Warn("kvstore: cannot remove a file that is no longer needed", "file", name, "error", err)
 	}
 }
 
 // RemoveOrphans removes what crashes left behind. It is called once, after the
-// store opened and before it is used. The counter on disk moves beyond the
-// numbers of the orphans first, or the next open could not know them.
+// store opened and before it is used.
 func (d *Dir) RemoveOrphans() error {
-	orphans, err := d.orphans()
-	if err != nil || len(orphans) == 0 {
+	names, err := d.FS.List(d.Path)
+	if err != nil {
 		return err
 	}
-	if d.mu.next > d.mu.cur.Next {
-		if err := d.Commit(func(*Manifest) error { return nil }); err != nil {
-			return err
+	for _, name := range names {
+		k, n, ok := ParseName(name)
+		if !ok || k == LockFile || d.mu.named[name] {
+			continue
 		}
-	}
-	for _, name := range orphans {
-		d.log.Info("kvstore: removing a file that a crash left behind", "file", name)
-		d.remove(name)
+		// A number that is not reserved can only be that of a manifest.
+		if n < d.mu.cur.Next || k == TempFile {
+			d.log.Info("kvstore: removing a file that a crash left behind", "file", name)
+			d.remove(name)
+		}
 	}
 	return nil
 }

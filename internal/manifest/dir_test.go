@@ -62,12 +62,21 @@ func wantList(t rapid.TB, d *Dir, want string) {
 	}
 }
 
+// numberOf takes a number, which these tests can always have.
+func numberOf(d *Dir) uint64 {
+	n, err := d.Number()
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
 func TestCreateAndOpen(t *testing.T) {
 	disk := vfs.NewSim()
 	d := createDir(t, disk)
 	wantList(t, d, "MANIFEST-1")
 	m := d.Manifest()
-	if m.N != 1 || m.Next != 2 || m.Store != 1 || m.HashSeed != 2 || m.State.Engine != "test" {
+	if m.N != 1 || m.Next != 2+reserve || m.Store != 1 || m.HashSeed != 2 || m.State.Engine != "test" {
 		t.Errorf("the first manifest is %+v", m)
 	}
 	was, calls := disk.Dump(), disk.Len()
@@ -78,7 +87,7 @@ func TestCreateAndOpen(t *testing.T) {
 	if disk.Dump() != was || disk.Len() != calls+1 || disk.OpenFiles() != 0 {
 		t.Errorf("Open made %d changes, %d files are open:\n%s", disk.Len()-calls, disk.OpenFiles(), disk.Dump())
 	}
-	if n := again.Number(); n != 2 {
+	if n := numberOf(again); n != 3+reserve { // behind a manifest that reserves more
 		t.Errorf("the first number is %d", n)
 	}
 	if _, err := Open(Folder{vfs.NewSim(), "store"}, quiet); err == nil {
@@ -91,9 +100,9 @@ func TestCreateAfterCrash(t *testing.T) {
 	f, disk := newFolder(t, "LOCK", "tmp-1", "tmp-7")
 	d, err := Create(f, Manifest{}, quiet)
 	must(t, err)
-	wantList(t, d, "LOCK MANIFEST-8 tmp-1 tmp-7")
+	wantList(t, d, "LOCK MANIFEST-2 tmp-1 tmp-7")
 	must(t, d.RemoveOrphans())
-	wantList(t, d, "LOCK MANIFEST-8")
+	wantList(t, d, "LOCK MANIFEST-2")
 	if disk.OpenFiles() != 0 {
 		t.Errorf("%d files are open", disk.OpenFiles())
 	}
@@ -106,7 +115,7 @@ func TestCommit(t *testing.T) {
 	before := d.Manifest()
 	must(t, setFiles(d, 10, a, b))
 	m := d.Manifest()
-	if m.N != 4 || m.Next != 5 || m.State.Seq != 10 || m.Store != 1 || m.State.Engine != "test" {
+	if m.N != 4 || m.Next != 5+reserve || m.State.Seq != 10 || m.Store != 1 || m.State.Engine != "test" {
 		t.Errorf("%+v", m)
 	}
 	if before.N != 1 || before.State.Seq != 0 || before.State.Files != nil {
@@ -118,7 +127,7 @@ func TestCommit(t *testing.T) {
 		m.N, m.Next = 77, 1
 		return nil
 	}))
-	if m := d.Manifest(); m.N != 5 || m.Next != 6 || m.State.Seq != 10 {
+	if m := d.Manifest(); m.N != 5 || m.Next != 6+reserve || m.State.Seq != 10 {
 		t.Errorf("%+v", m)
 	}
 	boom := errors.New("boom")
@@ -148,7 +157,7 @@ func TestCommitIsAtomic(t *testing.T) {
 
 	start := disk.Len()
 	next := newData(t, d)
-	e, err := d.WriteSnapshot(Snapshot{N: d.Number(), ID: 1, State: State{Seq: 2, Files: []File{next}}})
+	e, err := d.WriteSnapshot(Snapshot{N: numberOf(d), ID: 1, State: State{Seq: 2, Files: []File{next}}})
 	must(t, err)
 	commit := disk.Len()
 	must(t, d.Commit(func(m *Manifest) error {
@@ -215,14 +224,14 @@ func checkOpened(t rapid.TB, image vfs.Image) {
 	if got, want := list(t, d.Folder), slices.Sorted(maps.Keys(d.Manifest().names())); got != strings.Join(want, " ") {
 		t.Fatalf("%s: the directory holds %q, the manifest names %q", image.Desc, got, want)
 	}
-	if n := d.Number(); n <= highest {
+	if n := numberOf(d); n <= highest {
 		t.Fatalf("%s: number %d follows %d", image.Desc, n, highest)
 	}
 	for _, kind := range []vfs.Crash{vfs.Kill, vfs.Power} {
 		for again := range image.FS.Images(kind, 0, image.FS.Len()) {
 			// What was seen to exist once must not get its number again.
 			d := reopened(t, again.FS)
-			if n := d.Number(); d.Manifest().State.Seq != m.State.Seq || n <= highest {
+			if n := numberOf(d); d.Manifest().State.Seq != m.State.Seq || n <= highest {
 				t.Fatalf("%s, then %s: number %d follows %d, %+v", image.Desc, again.Desc, n, highest, d.Manifest())
 			}
 		}
@@ -263,7 +272,7 @@ func TestPins(t *testing.T) {
 
 	// Snapshots keep files, and go with them.
 	e := newData(t, d)
-	entry, err := d.WriteSnapshot(Snapshot{N: d.Number(), State: State{Files: []File{e}}})
+	entry, err := d.WriteSnapshot(Snapshot{N: numberOf(d), State: State{Files: []File{e}}})
 	must(t, err)
 	must(t, d.Commit(func(m *Manifest) error {
 		m.State.Files, m.Snapshots = []File{e}, []Entry{entry}
@@ -279,23 +288,24 @@ func TestPins(t *testing.T) {
 		return nil
 	}))
 	wantList(t, d, "MANIFEST-13")
-	entry, err = d.WriteSnapshot(Snapshot{N: d.Number()})
+	entry, err = d.WriteSnapshot(Snapshot{N: numberOf(d)})
 	must(t, err)
 	d.Unpin(SnapshotFile, entry.N)
 	wantList(t, d, "MANIFEST-13")
 }
 
 // TestModel makes random changes and crashes, and compares the directory with
-// what must be there: what the manifest names and what is pinned. No name is
-// created twice.
+// what must be there: what the manifest names and what is pinned. No name of
+// data is created twice.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		disk, first := vfs.NewSim(), 0
+		disk := vfs.NewSim()
 		created := map[string]bool{} // names that must not be created again
 		var twice []string
 		watch := func(disk *vfs.Sim) vfs.FS {
 			return vfs.NewFaulty(disk, func(c vfs.Call) vfs.Fault {
-				if c.Op == "create" || c.Op == "rename" {
+				k, _, _ := ParseName(strings.TrimPrefix(c.Name, "store/"))
+				if c.Op == "create" && k != TempFile {
 					if created[c.Name] {
 						twice = append(twice, c.Name)
 					}
@@ -305,7 +315,6 @@ func TestModel(t *testing.T) {
 			})
 		}
 		d := createDir(t, watch(disk))
-		first = disk.Len() // before that there is no store to find
 		var files []File   // all that may be committed
 		type pin struct {
 			names []string
@@ -316,19 +325,7 @@ func TestModel(t *testing.T) {
 			pins = append(pins, pin{[]string{Name(k, n)}, func() { d.Unpin(k, n) }})
 		}
 		restart := func(t *rapid.T, image *vfs.Sim) {
-			// Numbers that no manifest knows and no file has come again.
-			m, err := Folder{image, "store"}.Load()
-			must(t, err)
-			maps.DeleteFunc(created, func(name string, _ bool) bool {
-				_, n, _ := ParseName(strings.TrimPrefix(name, "store/"))
-				return n >= m.Next
-			})
-			names, err := image.List("store")
-			must(t, err)
-			for _, name := range names {
-				created["store/"+name] = true
-			}
-			disk, first, pins, files = image, 0, nil, nil
+			disk, pins, files = image, nil, nil
 			d = reopened(t, watch(disk))
 			if rapid.Bool().Draw(t, "open failed") { // before it removed the orphans
 				d = reopened(t, watch(disk))
@@ -358,7 +355,7 @@ func TestModel(t *testing.T) {
 					names = append(names, f.Name())
 				}
 				pins = append(pins, pin{names, release})
-				e, err := d.WriteSnapshot(Snapshot{N: d.Number(), State: s})
+				e, err := d.WriteSnapshot(Snapshot{N: numberOf(d), State: s})
 				must(t, err)
 				pinFile(SnapshotFile, e.N)
 				if rapid.Bool().Draw(t, "install") {
@@ -393,7 +390,7 @@ func TestModel(t *testing.T) {
 			},
 			"power cut": func(t *rapid.T) {
 				var images []vfs.Image
-				for image := range disk.Images(vfs.Power, max(first, disk.Len()-12), disk.Len()) {
+				for image := range disk.Images(vfs.Power, disk.Len(), disk.Len()) {
 					images = append(images, image)
 				}
 				image := images[rapid.IntRange(0, len(images)-1).Draw(t, "image")]
@@ -433,18 +430,14 @@ func TestRemoveOrphans(t *testing.T) {
 		put(t, d.Folder, name, []byte("x"))
 	}
 	d = reopened(t, disk.Clone())
-	kept := foreign + " LOCK 2.log"
-	if n := d.Number(); n != 66 {
-		t.Errorf("with orphans up to 65 the first number is %d", n)
-	}
 	must(t, d.RemoveOrphans())
-	wantSorted(t, d, kept+" MANIFEST-67")
+	kept := foreign + " LOCK 2.log"
+	wantSorted(t, d, kept+" MANIFEST-3")
 	if d.Manifest().State.Seq != 1 || len(d.Manifest().State.Files) != 1 {
 		t.Errorf("%+v", d.Manifest())
 	}
-	d = reopened(t, d.FS)
-	if n := d.Number(); n <= 67 {
-		t.Errorf("after another open the first number is %d", n)
+	if n := numberOf(d); n <= 65 {
+		t.Errorf("with orphans up to 65 the first number is %d", n)
 	}
 	// Nothing to remove, nothing to write.
 	calls := d.FS.(*vfs.Sim).Len()
@@ -452,12 +445,13 @@ func TestRemoveOrphans(t *testing.T) {
 	if now := d.FS.(*vfs.Sim).Len(); now != calls {
 		t.Errorf("removing no orphans made %d changes", now-calls)
 	}
-	// Old manifests and files below the counter need no new manifest.
-	put(t, d.Folder, "MANIFEST-3", nil)
-	put(t, d.Folder, "4.log", nil)
+	// Numbers that were never reserved are not ours, but temporary files are.
+	put(t, d.Folder, "5000.log", nil)
+	put(t, d.Folder, "tmp-5000", nil)
+	newest := Name(ManifestFile, d.Manifest().N)
 	d = reopened(t, d.FS)
 	must(t, d.RemoveOrphans())
-	wantSorted(t, d, kept+" MANIFEST-67")
+	wantSorted(t, d, kept+" 5000.log "+newest)
 }
 
 func wantSorted(t rapid.TB, d *Dir, want string) {
@@ -506,7 +500,7 @@ func TestConcurrent(t *testing.T) {
 		wg.Go(func() {
 			for range rounds {
 				f := newData(t, d)
-				numbers[w] = append(numbers[w], f.N, d.Number())
+				numbers[w] = append(numbers[w], f.N, numberOf(d))
 				s, release := d.PinState()
 				if err := d.Commit(func(m *Manifest) error {
 					m.State.Seq++
@@ -535,5 +529,32 @@ func TestConcurrent(t *testing.T) {
 	wantList(t, d, strings.Join(slices.Sorted(maps.Keys(m.names())), " "))
 	if got, err := d.Load(); err != nil || got.N != m.N {
 		t.Errorf("%+v, %v; want manifest %d", got, err, m.N)
+	}
+}
+
+// TestReservedNumbersRunOut: more numbers than a manifest reserves make it write
+// another one first, so that none of them comes again after a crash.
+func TestReservedNumbersRunOut(t *testing.T) {
+	disk := vfs.NewSim()
+	d := createDir(t, disk)
+	seen := map[uint64]bool{}
+	for range 3 {
+		for range 2*reserve + 10 {
+			n := numberOf(d)
+			if seen[n] || n >= d.Manifest().Next {
+				t.Fatalf("number %d comes again or is not reserved by a manifest whose next is %d", n, d.Manifest().Next)
+			}
+			seen[n] = true
+		}
+		d = reopened(t, disk) // as after a crash: nothing was committed
+	}
+	// A name that is somebody else's is passed over.
+	taken := numberOf(d) + 1
+	put(t, d.Folder, Name(Log, taken), []byte("mine"))
+	n, h, err := d.NewFile(Log)
+	must(t, err)
+	must(t, h.Close())
+	if n <= taken {
+		t.Errorf("file %d was made, %d is somebody else's", n, taken)
 	}
 }

@@ -134,8 +134,9 @@ func checkSticky(t *testing.T, d *Dir, disk *vfs.Sim, cause error) {
 	was, calls, m := disk.Dump(), disk.Len(), d.Manifest()
 	edited := false
 	_, h, err := d.NewFile(Log)
-	_, err2 := d.WriteSnapshot(Snapshot{N: d.Number()})
-	for _, err := range []error{d.Err(), setFiles(d, 9), d.Commit(func(*Manifest) error { edited = true; return nil }), err, err2} {
+	_, err2 := d.WriteSnapshot(Snapshot{N: 999})
+	_, err3 := d.Number()
+	for _, err := range []error{err3, d.Err(), setFiles(d, 9), d.Commit(func(*Manifest) error { edited = true; return nil }), err, err2} {
 		if !errors.Is(err, ErrFailed) || !errors.Is(err, cause) {
 			t.Errorf("after a failure: %v, want ErrFailed because of %v", err, cause)
 		}
@@ -162,7 +163,7 @@ func TestNoSpace(t *testing.T) {
 		t.Errorf("%v, sticky: %v", err, d.Err())
 	}
 	wantList(t, d, "2.log MANIFEST-3")
-	if _, err := d.WriteSnapshot(Snapshot{N: d.Number()}); !vfs.IsNoSpace(err) || d.Err() != nil {
+	if _, err := d.WriteSnapshot(Snapshot{N: numberOf(d)}); !vfs.IsNoSpace(err) || d.Err() != nil {
 		t.Errorf("%v, sticky: %v", err, d.Err())
 	}
 	wantList(t, d, "2.log MANIFEST-3")
@@ -179,7 +180,7 @@ func TestSnapshotFails(t *testing.T) {
 	for _, op := range []string{"create", "write", "sync", "close"} {
 		d, f, disk := onFailing(t)
 		f.op, f.name, f.fault = op, "SNAPSHOT-", vfs.Fault{Err: errBoom}
-		e, err := d.WriteSnapshot(Snapshot{N: d.Number(), ID: 1})
+		e, err := d.WriteSnapshot(Snapshot{N: numberOf(d), ID: 1})
 		f.op = ""
 		if !errors.Is(err, errBoom) || errors.Is(err, ErrFailed) != (op == "sync") || e.N != 0 || disk.OpenFiles() != 0 {
 			t.Errorf("%s fails: %+v, %v, %d files open", op, e, err, disk.OpenFiles())

@@ -309,7 +309,7 @@ func TestOpenDataFile(t *testing.T) {
 func TestSnapshotFile(t *testing.T) {
 	disk := vfs.NewSim()
 	d := createDir(t, disk)
-	s := Snapshot{N: d.Number(), ID: 3, Store: 1, Nonce: 4, Parent: "parent", Meta: []byte("meta"), State: State{
+	s := Snapshot{N: numberOf(d), ID: 3, Store: 1, Nonce: 4, Parent: "parent", Meta: []byte("meta"), State: State{
 		Engine: "memonly", Seq: 17, Files: []File{{Kind: Log, N: 3, Size: 30, CRC: 1}, {Kind: Run, N: 4, Size: 40}},
 	}}
 	e, err := d.WriteSnapshot(s)

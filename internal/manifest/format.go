@@ -9,8 +9,9 @@
 //	n.log, n.seg  data files of the engines, likewise n.run, n.hint, n.idx
 //	tmp-n         a manifest that is being written
 //
-// One counter gives every file its n. It never goes back, and no name is used
-// twice. The manifest is the one root: a file that it does not name, directly
+// One counter gives every file its n. A manifest reserves the next numbers, so
+// that the counter never goes back and no name of a data file or snapshot is
+// used twice, not even one that was lost in a crash. The manifest is the one root: a file that it does not name, directly
 // or as part of a snapshot that it names, is an orphan of a crash. Orphans are
 // removed at the next writable open, after that succeeded. Names that are not
 // of these forms belong to somebody else and are left alone.
@@ -111,7 +112,7 @@ type Entry struct {
 	Seq    uint64
 	Time   time.Time
 	Size   int64  // of the SNAPSHOT file
-	CRC    uint32 // CRC-32C of the SNAPSHOT file
+	CRC    uint32 // CRC-32C of the SNAPSHOT file but for its last 4 bytes
 	Files  []FileRef
 }
 
@@ -306,6 +307,12 @@ func open(name string, typ uint16, b []byte) (*decoder, error) {
 		return nil, corrupt(headerSize, "the checksum does not match")
 	}
 	return &decoder{name: name, b: payload}, nil
+}
+
+// contentCRC returns the checksum of an encoded file without the one at its
+// end: a checksum over its own checksum is the same for all contents.
+func contentCRC(b []byte) uint32 {
+	return crc32.Checksum(b[:max(0, len(b)-4)], castagnoli)
 }
 
 func isZero(b []byte) bool {

@@ -23,6 +23,9 @@ const (
 	LockFile
 )
 
+// maxNumber bounds the counter, so that it cannot overflow.
+const maxNumber = 1 << 62
+
 // LockName is the file that an opener locks. It exists as long as the
 // directory is a store.
 const LockName = "LOCK"
@@ -68,8 +71,8 @@ func ParseName(name string) (k Kind, n uint64, ok bool) {
 }
 
 func parsed(name string, k Kind, number string) (Kind, uint64, bool) {
-	n, err := strconv.ParseUint(number, 10, 62) // so that the counter cannot overflow
-	if err != nil || n == 0 || Name(k, n) != name {
+	n, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || n == 0 || n >= maxNumber || Name(k, n) != name {
 		return 0, 0, false
 	}
 	return k, n, true
