@@ -52,6 +52,9 @@ func (e *memOnly) saveLocked(key, value []byte, found bool) {
 
 // Finish dumps the cut. If the manifest has that state already it is taken.
 func (c *cut) Finish(ctx context.Context) (manifest.State, error) {
+	if err := ctx.Err(); err != nil {
+		return manifest.State{}, err
+	}
 	if s, release := c.e.dir.PinState(); s.Seq == c.seq {
 		c.unpin = release
 		return s, nil
@@ -64,7 +67,7 @@ func (c *cut) Finish(ctx context.Context) (manifest.State, error) {
 	}
 	c.unpin = d.unpin
 	c.e.dumping.Lock()
-	err = c.walk(func(key string, value []byte) { d.add(key, value) }, func() error {
+	err = c.walk(d.add, func() error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -75,17 +78,19 @@ func (c *cut) Finish(ctx context.Context) (manifest.State, error) {
 }
 
 // walk calls add for every key that the cut has, with the lock held, and pause
-// between steps of bounded length, without it.
-func (c *cut) walk(add func(key string, value []byte), pause func() error) error {
+// without it, between steps of a number of keys that end early when add says
+// so.
+func (c *cut) walk(add func(key string, value []byte) (full bool), pause func() error) error {
 	e := c.e
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	layers := c.layersLocked()
-	n := 0
+	n, full := 0, false
 	next := func() error {
-		if n++; n%step != 0 {
+		if n++; n < step && !full {
 			return nil
 		}
+		n, full = 0, false
 		e.mu.RUnlock()
 		err := pause()
 		e.mu.RLock()
@@ -94,7 +99,7 @@ func (c *cut) walk(add func(key string, value []byte), pause func() error) error
 	}
 	for key, value := range e.mu.values {
 		if !changed(key, layers) {
-			add(key, value)
+			full = add(key, value)
 		}
 		if err := next(); err != nil {
 			return err
@@ -104,7 +109,7 @@ func (c *cut) walk(add func(key string, value []byte), pause func() error) error
 	for i := 0; i < len(layers); i++ {
 		for key, old := range layers[i].layer {
 			if old.found && !changed(key, layers[:i]) {
-				add(key, old.value)
+				full = add(key, old.value)
 			}
 			if err := next(); err != nil {
 				return err

@@ -11,7 +11,7 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
-// chunk is the size in bytes at which a frame of a dump ends.
+// chunk is the size in bytes from which on a frame of a dump ends.
 const chunk = 256 << 10
 
 // minEntry is the least number of bytes of an entry. It bounds what a record
@@ -42,8 +42,8 @@ func newDump(dir *manifest.Dir, seq uint64) (*dump, error) {
 
 func (d *dump) unpin() { d.dir.Unpin(manifest.Log, d.entry.N) }
 
-// add adds an entry to the buffer.
-func (d *dump) add(key string, value []byte) {
+// add adds an entry to the buffer and says whether there is a frame to flush.
+func (d *dump) add(key string, value []byte) (full bool) {
 	if d.start == len(d.buf) {
 		d.buf = record.BeginFrame(d.buf)
 	}
@@ -59,6 +59,7 @@ func (d *dump) add(key string, value []byte) {
 	if len(d.buf)-d.start >= chunk {
 		d.endFrame()
 	}
+	return d.start > 0
 }
 
 func (d *dump) endFrame() {

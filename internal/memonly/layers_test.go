@@ -55,11 +55,12 @@ func checkTable(t rapid.TB, e *memOnly, want map[string]string) {
 func contentAt(t rapid.TB, c *cut, pause func() error) map[string]string {
 	t.Helper()
 	got := map[string]string{}
-	must(t, c.walk(func(key string, value []byte) {
+	must(t, c.walk(func(key string, value []byte) bool {
 		if before, twice := got[key]; twice && before != string(value) {
 			t.Fatalf("the cut at %d has %q as %q and as %q", c.seq, key, before, value)
 		}
 		got[key] = string(value)
+		return false
 	}, pause))
 	return got
 }
@@ -236,7 +237,7 @@ func TestWalkEnds(t *testing.T) {
 			}
 		}
 		keys, steps := 0, 0
-		err = c.walk(func(string, []byte) { keys++ }, func() error {
+		err = c.walk(func(string, []byte) bool { keys++; return false }, func() error {
 			if steps++; steps == 2 {
 				return fmt.Errorf("stop")
 			}
@@ -250,6 +251,26 @@ func TestWalkEnds(t *testing.T) {
 			t.Fatal("the lock is held after a walk")
 		}
 		e.mu.Unlock()
+	}
+}
+
+// TestWalkPausesWhenFull: a step ends early when what it gathered is enough.
+func TestWalkPausesWhenFull(t *testing.T) {
+	e := newTable()
+	for i := range 10 {
+		must(t, e.Set(fmt.Append(nil, i), nil))
+	}
+	cu, err := e.Cut()
+	must(t, err)
+	defer cu.Release()
+	keys, pauses := 0, 0
+	must(t, cu.(*cut).walk(func(string, []byte) bool { keys++; return keys%2 == 0 }, func() error { pauses++; return nil }))
+	if keys != 10 || pauses != 5 {
+		t.Errorf("%d keys in %d steps, want 10 in 5", keys, pauses)
+	}
+	d := &dump{}
+	if d.add("small", make([]byte, 100)) || !d.add("large", make([]byte, chunk)) {
+		t.Error("a dump is full before its frame is, or never")
 	}
 }
 

@@ -14,10 +14,10 @@
 //
 // # On disk
 //
-// A state is at most one file, n.log, of frames (package record) that hold up
-// to 256 KiB of entries each, or one entry if that is longer. All are Puts. The
-// sequence number of every frame is that of the cut. Keys are in no order, and
-// a key may be there twice.
+// A state is at most one file, n.log, of frames (package record) that end with
+// the entry that brings them to 256 KiB. All entries are Puts. The sequence
+// number of every frame is that of the cut. Keys are in no order, and a key may
+// be there twice.
 //
 // There is no log of operations: a crash goes back to the newest dump in the
 // manifest. Rollback and opening read a whole dump; memory is bounded by the
