@@ -454,3 +454,23 @@ func TestBaseWhileSnapshotsComplete(t *testing.T) {
 	close(done)
 	wg.Wait()
 }
+
+// TestClockGoesBack: the clock of the machine decides nothing about order.
+func TestClockGoesBack(t *testing.T) {
+	disk := vfs.NewSim()
+	jobs := sched.NewManual(time.Unix(1_000_000, 0))
+	s := open(t, "store", kvstore.Options{Engine: seams{fs: disk, jobs: jobs}, Retain: 2})
+	for id := range uint64(4) {
+		set(t, s, "k", fmt.Sprint(id+1))
+		_, err := s.Snapshot(ctx, id+1, nil)
+		ok(t, err)
+		jobs.Step()
+		jobs.Advance(-24 * time.Hour)
+	}
+	if got := ids(t, s); !slices.Equal(got, []int{3, 4}) {
+		t.Errorf("kept are %v, want the last two", got)
+	}
+	ok(t, s.Close())
+	s = open(t, "store", kvstore.Options{Engine: seams{fs: disk}, Start: kvstore.LastSnapshot})
+	holds(t, s, "k", "4")
+}
