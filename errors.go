@@ -26,7 +26,7 @@ var (
 	// process.
 	ErrLocked = errors.New("the directory is in use by another opener")
 	// ErrEngine means that the directory was made by another engine than the
-	// one that was asked for.
+	// one that was asked for, or by one that this version does not have.
 	ErrEngine = errors.New("wrong engine")
 	// ErrNotStore means that a directory holds something else than a store. It
 	// was not touched.
@@ -42,14 +42,15 @@ var (
 	// what is there. Reads go on. Close the store and open it again.
 	ErrFailed = engine.ErrFailed
 	// ErrNoSpace means that the disk is full. What was acknowledged is safe;
-	// the call may be repeated when there is space.
+	// unless the error matches ErrFailed too, the call may be repeated when
+	// there is space.
 	ErrNoSpace = errors.New("no space left on the disk")
 
 	// ErrNoSnapshot means that there is no snapshot of that id or Ref.
 	ErrNoSnapshot = errors.New("no such snapshot")
-	// ErrPruned means that the snapshot of that Ref is not kept any more. It
-	// matches ErrNoSnapshot too.
-	ErrPruned = fmt.Errorf("%w: it was pruned or replaced", ErrNoSnapshot)
+	// ErrPruned means that the snapshot of that Ref is not kept any more, or was
+	// never completed. It matches ErrNoSnapshot too.
+	ErrPruned = fmt.Errorf("%w: it was pruned, replaced, or never completed", ErrNoSnapshot)
 	// ErrSnapshotOrder means that a snapshot id is not greater than the last
 	// one on this line of history.
 	ErrSnapshotOrder = errors.New("snapshot ids must grow")

@@ -14,7 +14,8 @@ import (
 type Policy struct {
 	// KeepLast keeps that many snapshots of the current line, the newest;
 	// 0 stands for 1. Of abandoned snapshots it keeps as many, if they are
-	// newer than the oldest that it keeps of the line.
+	// newer than the oldest that it keeps of the line, or if it keeps all of
+	// the line.
 	KeepLast int
 	// KeepNewer keeps snapshots that are not older than this.
 	KeepNewer time.Duration

@@ -25,8 +25,11 @@ func (s *Store) Rollback(ctx context.Context, which Which) error {
 	if s.closed {
 		return ErrClosed
 	}
-	s.completeAll()
+	failed := s.completeAll()
 	target, err := find(s.dir.Manifest(), which)
+	if failed != nil && (err != nil || which == LastSnapshot) {
+		return fmt.Errorf("rolling back: %w", failed) // it may be what the caller means
+	}
 	if err != nil {
 		return err
 	}

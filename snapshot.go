@@ -40,8 +40,9 @@ func (sn *Snapshot) Ref() Ref { return sn.ref }
 
 // Wait waits until the snapshot is complete: it survives a power cut and can be
 // rolled back to. If ctx ends first it returns the error of ctx, and completing
-// goes on. If completing failed it returns the reason, and there is no such
-// snapshot; its id may be used again.
+// goes on. If completing failed it returns the reason: there is no such
+// snapshot, unless the reason is ErrFailed, after which only opening the store
+// again can tell.
 func (sn *Snapshot) Wait(ctx context.Context) error {
 	select {
 	case <-sn.done:
@@ -100,6 +101,9 @@ func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte) (*Snapshot
 		last = s.mu.waiting[waiting-1].id
 	}
 	s.mu.Unlock()
+	if id == 0 {
+		return nil, fmt.Errorf("%w, from 1 on", ErrSnapshotOrder)
+	}
 	if id <= last {
 		return nil, fmt.Errorf("%w: %d is not greater than %d, the last one on this line", ErrSnapshotOrder, id, last)
 	}
@@ -127,10 +131,19 @@ func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte) (*Snapshot
 }
 
 // completeAll completes the snapshots that wait, in the calling goroutine. The
-// caller holds history, so no more of them come.
-func (s *Store) completeAll() {
+// caller holds history, so no more of them come. It returns why some of them
+// failed.
+func (s *Store) completeAll() error {
+	s.mu.Lock()
+	waiting := slices.Clone(s.mu.waiting)
+	s.mu.Unlock()
 	for s.completeNext() {
 	}
+	var errs []error
+	for _, sn := range waiting {
+		errs = append(errs, sn.Wait(context.Background()))
+	}
+	return errors.Join(errs...)
 }
 
 // completeNext completes the oldest waiting snapshot and reports whether there
@@ -213,9 +226,8 @@ func (s *Store) Snapshots(ctx context.Context) ([]SnapshotInfo, error) {
 		return nil, err
 	}
 	s.history.Lock()
-	closed := s.closed
-	s.history.Unlock()
-	if closed {
+	defer s.history.Unlock()
+	if s.closed {
 		return nil, ErrClosed
 	}
 	for {

@@ -118,6 +118,11 @@ func TestRefs(t *testing.T) {
 	if err := b.Rollback(ctx, refA); !errors.Is(err, kvstore.ErrNoSnapshot) {
 		t.Errorf("rollback to the copy's snapshot: %v, want ErrNoSnapshot", err)
 	}
+	// A number that this one has not come to was never pruned here.
+	far := kvstore.Ref(strings.Replace(string(refA), ".", ".9000", 1))
+	if err := b.Rollback(ctx, far); !errors.Is(err, kvstore.ErrNoSnapshot) || errors.Is(err, kvstore.ErrPruned) {
+		t.Errorf("rollback to a snapshot to come: %v, want ErrNoSnapshot", err)
+	}
 }
 
 func TestNoSnapshot(t *testing.T) {
@@ -331,13 +336,17 @@ func TestManySnapshots(t *testing.T) {
 func TestView(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, kvstore.Options{Retain: 1})
+	before := tree(t, dir)
 	if _, err := kvstore.OpenSnapshot(ctx, dir, kvstore.LastSnapshot); !errors.Is(err, kvstore.ErrNoSnapshot) {
 		t.Errorf("a view without a snapshot: %v, want ErrNoSnapshot", err)
+	}
+	if after := tree(t, dir); after != before {
+		t.Errorf("a view changed the directory from\n%sto\n%s", before, after)
 	}
 	set(t, s, "a", "1")
 	set(t, s, "b", "2")
 	first := snapshot(t, s, 1, "one")
-	before := tree(t, dir)
+	before = tree(t, dir)
 	v, err := kvstore.OpenSnapshot(ctx, dir, kvstore.ID(1))
 	ok(t, err)
 	if after := tree(t, dir); after != before {
@@ -367,7 +376,8 @@ func TestView(t *testing.T) {
 	if want := []string{"a=1", "b=2", "a"}; !slices.Equal(keys, want) {
 		t.Errorf("scans yield %q, want %q", keys, want)
 	}
-	if i := v.Info(); i.ID != 1 || string(i.Meta) != "one" || i.Ref != first.Ref() {
+	clear(v.Info().Meta)
+	if i := v.Info(); i.ID != 1 || string(i.Meta) != "one" || i.Ref != first.Ref() || i.Abandoned {
 		t.Errorf("Info: %+v", i)
 	}
 	ok(t, v.Close())
@@ -376,6 +386,19 @@ func TestView(t *testing.T) {
 	}
 	if err := v.Close(); !errors.Is(err, kvstore.ErrClosed) {
 		t.Errorf("closing a view twice: %v, want ErrClosed", err)
+	}
+	ok(t, s.Rollback(ctx, kvstore.ID(0)))
+	if v, err = kvstore.OpenSnapshot(ctx, dir, kvstore.ID(2)); err != nil || !v.Info().Abandoned {
+		t.Errorf("a view of an abandoned snapshot: %v", err)
+	}
+	ok(t, v.Close())
+	if _, err := kvstore.OpenSnapshot(ctx, dir, kvstore.ID(0)); !errors.Is(err, kvstore.ErrNoSnapshot) {
+		t.Errorf("a view of the empty beginning: %v, want ErrNoSnapshot", err)
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := kvstore.OpenSnapshot(ended, dir, kvstore.ID(2)); !errors.Is(err, context.Canceled) {
+		t.Errorf("a view with a context that has ended: %v", err)
 	}
 	if _, err := kvstore.OpenSnapshot(ctx, filepath.Join(dir, "nowhere"), kvstore.ID(1)); !errors.Is(err, kvstore.ErrNotStore) {
 		t.Errorf("a view of no directory: %v, want ErrNotStore", err)
@@ -453,6 +476,69 @@ func TestBaseWhileSnapshotsComplete(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
+}
+
+// TestListWhileRetaining: a snapshot that is removed while the list is made is
+// in it or not, and no error.
+func TestListWhileRetaining(t *testing.T) {
+	s := open(t, t.TempDir(), kvstore.Options{Retain: 1})
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			if infos, err := s.Snapshots(ctx); err != nil || len(infos) > 1 {
+				t.Errorf("%d snapshots, %v", len(infos), err)
+				return
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	for id := range uint64(200) {
+		set(t, s, "k", fmt.Sprint(id))
+		snapshot(t, s, id+1, "")
+	}
+	close(done)
+	wg.Wait()
+}
+
+// TestRollbackAfterFailure: a rollback to the last snapshot does not go to an
+// older one because a newer one has just failed.
+func TestRollbackAfterFailure(t *testing.T) {
+	disk := vfs.NewSim()
+	s := open(t, "store", kvstore.Options{Engine: seams{fs: disk, jobs: sched.NewManual(time.Now())}})
+	set(t, s, "k", "1")
+	_, err := s.Snapshot(ctx, 1, nil)
+	ok(t, err)
+	ok(t, s.Rollback(ctx, kvstore.LastSnapshot))
+	set(t, s, "k", strings.Repeat("2", 1<<20))
+	_, err = s.Snapshot(ctx, 2, nil)
+	ok(t, err)
+	disk.SetSpace(1 << 19)
+	if err := s.Rollback(ctx, kvstore.LastSnapshot); !errors.Is(err, kvstore.ErrNoSpace) {
+		t.Errorf("rollback to a snapshot that failed: %v, want ErrNoSpace", err)
+	}
+	disk.SetSpace(-1)
+	holds(t, s, "k", strings.Repeat("2", 1<<20))
+}
+
+// TestStartWithoutRollback: a store that is where it is to start is not changed.
+func TestStartWithoutRollback(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, kvstore.Options{})
+	set(t, s, "k", "1")
+	snapshot(t, s, 1, "")
+	ok(t, s.Close())
+	before := tree(t, dir)
+	for _, start := range []kvstore.Which{kvstore.LastSnapshot, kvstore.ID(1)} {
+		ok(t, open(t, dir, kvstore.Options{Start: start}).Close())
+		if after := tree(t, dir); after != before {
+			t.Errorf("starting at %v changed the directory from\n%sto\n%s", start, before, after)
+		}
+	}
 }
 
 // TestClockGoesBack: the clock of the machine decides nothing about order.

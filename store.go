@@ -49,6 +49,9 @@ type Store struct {
 // directory that is in use gives ErrLocked. If Open fails, a store that was
 // there has not been changed.
 func Open(dir string, opts Options) (*Store, error) {
+	if dir == "" {
+		return nil, errors.New("opening a store: the name of the directory is empty")
+	}
 	s, err := open(dir, opts)
 	if err != nil {
 		return nil, fmt.Errorf("opening the store in %s: %w", dir, explain(err))
@@ -69,11 +72,17 @@ func open(path string, opts Options) (_ *Store, err error) {
 			fs, jobs = seamed.Seams()
 		}
 	}
+	if fs == vfs.OS {
+		// The process may change its working directory later.
+		if path, err = filepath.Abs(path); err != nil {
+			return nil, err
+		}
+	}
 	if jobs == nil {
 		jobs = sched.New()
 	}
 	folder := manifest.Folder{FS: fs, Path: filepath.ToSlash(path)}
-	lock, err := lockDir(folder)
+	lock, err := lockDir(folder, opts.Start)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +98,7 @@ func open(path string, opts Options) (_ *Store, err error) {
 	if driver == nil {
 		e, err := ParseEngine(dir.Manifest().State.Engine)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ErrEngine, err)
 		}
 		driver = e.Driver()
 	}
@@ -102,8 +111,8 @@ func open(path string, opts Options) (_ *Store, err error) {
 }
 
 // lockDir makes the directory if there is none, and locks it, unless it
-// belongs to somebody else.
-func lockDir(folder manifest.Folder) (io.Closer, error) {
+// belongs to somebody else or cannot have the state to start at.
+func lockDir(folder manifest.Folder, start Which) (io.Closer, error) {
 	switch content, err := folder.Probe(); {
 	case err != nil:
 		return nil, err
@@ -115,6 +124,11 @@ func lockDir(folder manifest.Folder) (io.Closer, error) {
 			return nil, err
 		}
 	case content == manifest.Empty:
+		if start != Newest {
+			if _, err := find(&manifest.Manifest{}, start); err != nil {
+				return nil, err
+			}
+		}
 		if err := folder.FS.Mkdir(folder.Path); err != nil {
 			return nil, err
 		}
@@ -130,10 +144,12 @@ func lockDir(folder manifest.Folder) (io.Closer, error) {
 // driver may be nil.
 func openDir(folder manifest.Folder, driver engine.Driver, log *slog.Logger) (*manifest.Dir, error) {
 	content, err := folder.Probe()
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if content == manifest.Empty {
+	case content == manifest.Foreign:
+		return nil, fmt.Errorf("%w: somebody else has begun to use it", ErrNotStore)
+	case content == manifest.Empty:
 		if driver == nil {
 			driver = Engines()[0].Driver()
 		}

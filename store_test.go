@@ -39,6 +39,7 @@ func TestOpenBadOptions(t *testing.T) {
 		}
 	}
 	ok(t, open(t, dir, kvstore.Options{}).Close())
+	ok(t, os.WriteFile(filepath.Join(dir, "99.log"), nil, 0o600)) // an orphan: an Open that fails removes nothing
 	before := tree(t, dir)
 	for want, start := range map[string]kvstore.Which{
 		"there is none": kvstore.ID(7),
@@ -48,10 +49,36 @@ func TestOpenBadOptions(t *testing.T) {
 		if !errors.Is(err, kvstore.ErrNoSnapshot) || !strings.Contains(err.Error(), want) {
 			t.Errorf("Start %v: %v, want ErrNoSnapshot and %q", start, err, want)
 		}
+		fresh := filepath.Join(t.TempDir(), "store")
+		if _, err := kvstore.Open(fresh, kvstore.Options{Start: start}); !errors.Is(err, kvstore.ErrNoSnapshot) {
+			t.Errorf("Start %v in a new directory: %v, want ErrNoSnapshot", start, err)
+		}
+		if _, err := os.Stat(fresh); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Start %v: a failed Open made the directory", start)
+		}
 	}
 	if after := tree(t, dir); after != before {
 		t.Errorf("a failed Open changed the directory from\n%sto\n%s", before, after)
 	}
+	if _, err := kvstore.Open("", kvstore.Options{}); err == nil {
+		t.Error("a store was opened in no directory")
+	}
+}
+
+// TestRelativePath: the process may change its working directory.
+func TestRelativePath(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	t.Chdir(a)
+	s := open(t, "store", kvstore.Options{})
+	set(t, s, "k", "a")
+	t.Chdir(b)
+	other := open(t, "store", kvstore.Options{})
+	set(t, other, "k", "b")
+	ok(t, other.Close())
+	ok(t, s.Sync())
+	ok(t, s.Close())
+	holds(t, open(t, "store", kvstore.Options{}), "k", "b")
+	holds(t, open(t, filepath.Join(a, "store"), kvstore.Options{}), "k", "a")
 }
 
 // tree lists a directory with the content of its files.
@@ -211,8 +238,8 @@ func TestEngineMismatch(t *testing.T) {
 	if after := tree(t, dir); after != before {
 		t.Errorf("the directory changed from\n%sto\n%s", before, after)
 	}
-	if _, err := kvstore.Open(dir, kvstore.Options{}); err == nil {
-		t.Error("an engine that does not exist was opened")
+	if _, err := kvstore.Open(dir, kvstore.Options{}); !errors.Is(err, kvstore.ErrEngine) || !strings.Contains(err.Error(), "noop") {
+		t.Errorf("Open of an engine that does not exist: %v, want ErrEngine naming it", err)
 	}
 }
 
@@ -315,6 +342,67 @@ func TestFailedSync(t *testing.T) {
 	}
 }
 
+// TestOrphanFillsDisk: what a crash left behind does not keep a store from
+// opening, even when the disk is full of it.
+func TestOrphanFillsDisk(t *testing.T) {
+	disk := vfs.NewSim()
+	s := open(t, "store", kvstore.Options{Engine: seams{fs: disk}})
+	set(t, s, "a", "1")
+	ok(t, s.Close())
+	orphan, err := disk.Create("store/99.log")
+	ok(t, err)
+	_, err = orphan.WriteAt(make([]byte, 1<<20), 0)
+	ok(t, errors.Join(err, orphan.Close()))
+	disk.SetSpace(1 << 20)
+	s = open(t, "store", kvstore.Options{Engine: seams{fs: disk}})
+	holds(t, s, "a", "1")
+	set(t, s, "a", "2")
+	ok(t, s.Close())
+}
+
+// TestDamagedSnapshotState: a state that cannot be read is never taken for
+// empty, also if it is the one that the store was left at.
+func TestDamagedSnapshotState(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, kvstore.Options{})
+	set(t, s, "a", "1")
+	snapshot(t, s, 1, "")
+	ok(t, s.Close())
+	logs, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	ok(t, err)
+	ok(t, os.WriteFile(logs[0], []byte("damaged"), 0o600))
+	before := tree(t, dir)
+	for _, start := range []kvstore.Which{kvstore.Newest, kvstore.LastSnapshot, kvstore.ID(1)} {
+		if _, err := kvstore.Open(dir, kvstore.Options{Start: start}); !errors.Is(err, kvstore.ErrCorrupt) {
+			t.Errorf("Start %v: %v, want ErrCorrupt", start, err)
+		}
+	}
+	if after := tree(t, dir); after != before {
+		t.Errorf("a failed Open changed the directory from\n%sto\n%s", before, after)
+	}
+	s = open(t, dir, kvstore.Options{Start: kvstore.ID(0)})
+	if st := s.Stats(); st.Issued < 1 {
+		t.Errorf("sequence numbers went back: %+v", st)
+	}
+}
+
+// TestDamagedDescription: the other snapshots are listed, and the damage too.
+func TestDamagedDescription(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, kvstore.Options{})
+	for id := range uint64(3) {
+		set(t, s, "a", fmt.Sprint(id))
+		snapshot(t, s, id+1, "")
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "SNAPSHOT-*"))
+	ok(t, err)
+	ok(t, os.WriteFile(files[0], []byte("damaged"), 0o600))
+	infos, err := s.Snapshots(ctx)
+	if !errors.Is(err, kvstore.ErrCorrupt) || len(infos) != 2 {
+		t.Errorf("with a damaged description: %d snapshots, %v", len(infos), err)
+	}
+}
+
 // TestDamagedNewestState: a snapshot can be opened although the newest state
 // cannot be read.
 func TestDamagedNewestState(t *testing.T) {
@@ -375,6 +463,183 @@ func TestStats(t *testing.T) {
 	ok(t, s.Delete([]byte("a")))
 	if st = s.Stats(); st.Keys != 0 || st.MemoryBytes > 1000 {
 		t.Errorf("after all was deleted: %+v", st)
+	}
+}
+
+// TestSyncAfterFailure: nothing new to write is no success if what is there is
+// in doubt.
+func TestSyncAfterFailure(t *testing.T) {
+	disk := vfs.NewSim()
+	fail := false
+	faulty := vfs.NewFaulty(disk, func(c vfs.Call) vfs.Fault {
+		if fail && c.Op == "syncdir" {
+			return vfs.Fault{Err: syscall.EIO}
+		}
+		return vfs.Fault{}
+	})
+	s, err := kvstore.Open("store", kvstore.Options{Engine: seams{fs: faulty}})
+	ok(t, err)
+	for id := range uint64(2) {
+		set(t, s, "a", fmt.Sprint(id))
+		snapshot(t, s, id+1, "")
+	}
+	fail = true
+	if _, err := s.Prune(ctx, kvstore.Policy{KeepLast: 1}); !errors.Is(err, kvstore.ErrFailed) {
+		t.Errorf("Prune: %v, want ErrFailed", err)
+	}
+	for name, err := range map[string]error{"Sync": s.Sync(), "Close": s.Close()} {
+		if !errors.Is(err, kvstore.ErrFailed) {
+			t.Errorf("%s after it: %v, want ErrFailed", name, err)
+		}
+	}
+}
+
+// blocking is a filesystem that stops where the test wants it.
+type blocking struct {
+	vfs.FS
+	create func()
+}
+
+func (b blocking) Create(name string) (vfs.File, error) {
+	b.create()
+	return b.FS.Create(name)
+}
+
+// TestCloseWaitsForSync: when Close has given up the lock nothing writes to the
+// directory any more.
+func TestCloseWaitsForSync(t *testing.T) {
+	entered, leave := make(chan bool), make(chan bool)
+	armed := false
+	fs := blocking{vfs.NewSim(), func() {
+		if armed {
+			armed = false
+			entered <- true
+			<-leave
+		}
+	}}
+	s, err := kvstore.Open("store", kvstore.Options{Engine: seams{fs: fs}})
+	ok(t, err)
+	set(t, s, "a", "1")
+	armed = true
+	synced, closed := make(chan error, 1), make(chan error, 1)
+	go func() { synced <- s.Sync() }()
+	<-entered
+	go func() { closed <- s.Close() }()
+	select {
+	case err := <-closed:
+		t.Errorf("Close returned %v during a Sync", err)
+		closed <- nil
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(leave)
+	ok(t, <-synced)
+	ok(t, <-closed)
+}
+
+// stub is an engine whose calls a test looks into.
+type stub struct {
+	kvstore.Engine
+	cut   func()
+	close func()
+}
+
+func (s stub) Driver() engine.Driver { return stubDriver{s.Engine.Driver(), s} }
+
+type stubDriver struct {
+	engine.Driver
+	s stub
+}
+
+func (d stubDriver) Open(env engine.Env, state manifest.State) (engine.Engine, error) {
+	e, err := d.Driver.Open(env, state)
+	return stubEngine{e, d.s}, err
+}
+
+type stubEngine struct {
+	engine.Engine
+	s stub
+}
+
+func (e stubEngine) Cut() (engine.Cut, error) {
+	if e.s.cut != nil {
+		e.s.cut()
+	}
+	return e.Engine.Cut()
+}
+
+func (e stubEngine) Close() error {
+	if e.s.close != nil {
+		e.s.close()
+	}
+	return e.Engine.Close()
+}
+
+// TestCloseWaitsForSnapshot: a snapshot that is being cut when Close is called
+// is completed.
+func TestCloseWaitsForSnapshot(t *testing.T) {
+	var s *kvstore.Store
+	closed := make(chan error, 1)
+	s, err := kvstore.Open(t.TempDir(), kvstore.Options{Engine: stub{Engine: kvstore.MemOnly{}, cut: func() {
+		go func() { closed <- s.Close() }()
+		time.Sleep(20 * time.Millisecond)
+	}}})
+	ok(t, err)
+	sn, err := s.Snapshot(ctx, 1, nil)
+	ok(t, err)
+	ok(t, <-closed)
+	ok(t, sn.Wait(ctx))
+}
+
+// TestFailedOpenReleases: an Open that fails late closes the engine and gives
+// up the lock.
+func TestFailedOpenReleases(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, kvstore.Options{})
+	set(t, s, "a", "1")
+	snapshot(t, s, 1, "")
+	ok(t, s.Close())
+	files, err := filepath.Glob(filepath.Join(dir, "SNAPSHOT-*"))
+	ok(t, err)
+	ok(t, os.Remove(files[0]))
+	closed := 0
+	_, err = kvstore.Open(dir, kvstore.Options{Engine: stub{Engine: kvstore.MemOnly{}, close: func() { closed++ }}})
+	if !errors.Is(err, kvstore.ErrCorrupt) || closed != 1 {
+		t.Errorf("Open: %v, want ErrCorrupt; the engine was closed %d times", err, closed)
+	}
+	if _, err = kvstore.Open(dir, kvstore.Options{}); errors.Is(err, kvstore.ErrLocked) {
+		t.Error("the directory is still locked")
+	}
+}
+
+func TestBatchReset(t *testing.T) {
+	s := open(t, t.TempDir(), kvstore.Options{})
+	var b kvstore.Batch
+	b.Set(nil, nil)
+	if err := s.Apply(&b); !errors.Is(err, kvstore.ErrInvalidKey) {
+		t.Errorf("Apply: %v, want ErrInvalidKey", err)
+	}
+	b.Reset()
+	b.Set([]byte("a"), []byte("1"))
+	ok(t, s.Apply(&b))
+	holds(t, s, "a", "1")
+}
+
+func TestScanCopiesBounds(t *testing.T) {
+	s := open(t, t.TempDir(), kvstore.Options{})
+	for _, key := range []string{"a", "b", "c"} {
+		set(t, s, key, "1")
+	}
+	start, end := []byte("a"), []byte("c")
+	scans := []*kvstore.Iterator{s.Scan(start, end), s.ScanReverse(start, end)}
+	start[0], end[0] = 'x', 'y'
+	for _, it := range scans {
+		n := 0
+		for range it.All() {
+			n++
+		}
+		if n != 2 {
+			t.Errorf("the scan yields %d keys, want 2", n)
+		}
 	}
 }
 

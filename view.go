@@ -33,6 +33,9 @@ func OpenSnapshot(ctx context.Context, dir string, which Which) (*View, error) {
 }
 
 func openSnapshot(ctx context.Context, folder manifest.Folder, which Which) (*View, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	m, err := loadLive(ctx, folder)
 	if err != nil {
 		return nil, err
@@ -42,7 +45,7 @@ func openSnapshot(ctx context.Context, folder manifest.Folder, which Which) (*Vi
 		return nil, err
 	}
 	if entry == nil {
-		return nil, fmt.Errorf("%w: nothing was snapshotted on this line yet", ErrNoSnapshot)
+		return nil, fmt.Errorf("%w: %s is the empty beginning", ErrNoSnapshot, which.which())
 	}
 	v, err := openEntry(folder, *entry, m)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -94,7 +97,11 @@ func openEntry(folder manifest.Folder, e manifest.Entry, m *manifest.Manifest) (
 }
 
 // Info describes the snapshot, as of when it was opened.
-func (v *View) Info() SnapshotInfo { return v.info }
+func (v *View) Info() SnapshotInfo {
+	i := v.info
+	i.Meta = slices.Clone(i.Meta)
+	return i
+}
 
 // Get appends the value of a key to dst, as Store.Get does.
 func (v *View) Get(dst, key []byte) ([]byte, error) {

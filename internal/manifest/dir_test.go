@@ -315,7 +315,7 @@ func TestModel(t *testing.T) {
 			})
 		}
 		d := createDir(t, watch(disk))
-		var files []File   // all that may be committed
+		var files []File // all that may be committed
 		type pin struct {
 			names []string
 			free  func()

@@ -6,7 +6,6 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
-	"math"
 	"path"
 
 	"github.com/nikosgavalas/kvstore/internal/vfs"
@@ -57,6 +56,9 @@ func (f Folder) Probe() (Content, error) {
 	return Foreign, nil
 }
 
+// maxManifest bounds the size of a manifest, in bytes: some millions of files.
+const maxManifest = 256 << 20
+
 // Load reads the newest manifest. The error matches fs.ErrNotExist if there is
 // none, or if the process that has the store open replaced it meanwhile.
 func (f Folder) Load() (*Manifest, error) {
@@ -74,7 +76,7 @@ func (f Folder) Load() (*Manifest, error) {
 		return nil, fmt.Errorf("no manifest in %s: %w", f.Path, fs.ErrNotExist)
 	}
 	name := Name(ManifestFile, newest)
-	b, err := f.read(name, math.MaxUint32)
+	b, err := f.read(name, maxManifest)
 	if err != nil {
 		return nil, err
 	}

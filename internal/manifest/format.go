@@ -199,7 +199,22 @@ func DecodeManifest(name string, b []byte) (*Manifest, error) {
 		}
 		m.Snapshots = append(m.Snapshots, e)
 	}
+	m.check(d)
 	return m, d.close()
+}
+
+// check refuses chains of parents that do not end, or lead nowhere.
+func (m *Manifest) check(d *decoder) {
+	known := map[uint64]bool{0: true}
+	for _, e := range m.Snapshots {
+		if known[e.N] || !known[e.Parent] {
+			d.fail("a snapshot is there twice or before its parent")
+		}
+		known[e.N] = true
+	}
+	if !known[m.Base] {
+		d.fail("the base is not among the snapshots")
+	}
 }
 
 // Encode returns the snapshot as it is stored.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,23 +116,44 @@ func TestManifestRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &Manifest{
 			N: number.Draw(t, "n"), Next: number.Draw(t, "next"), Store: number.Draw(t, "store"), HashSeed: number.Draw(t, "seed"),
-			Base: number.Draw(t, "base"), BaseSeq: number.Draw(t, "base seq"), State: state.Draw(t, "state"),
+			BaseSeq: number.Draw(t, "base seq"), State: state.Draw(t, "state"),
 		}
+		known := []uint64{0}
 		for range rapid.IntRange(0, 4).Draw(t, "snapshots") {
 			e := Entry{
-				N: number.Draw(t, "n"), ID: number.Draw(t, "id"), Nonce: number.Draw(t, "nonce"), Parent: number.Draw(t, "parent"),
+				N:  number.Filter(func(n uint64) bool { return !slices.Contains(known, n) }).Draw(t, "n"),
+				ID: number.Draw(t, "id"), Nonce: number.Draw(t, "nonce"), Parent: rapid.SampledFrom(known).Draw(t, "parent"),
 				Seq: number.Draw(t, "seq"), Time: times.Draw(t, "time"), Size: size.Draw(t, "size"), CRC: rapid.Uint32().Draw(t, "crc"),
 			}
 			for range rapid.IntRange(0, 4).Draw(t, "files") {
 				e.Files = append(e.Files, FileRef{kind.Draw(t, "kind"), number.Draw(t, "n"), size.Draw(t, "size")})
 			}
 			m.Snapshots = append(m.Snapshots, e)
+			known = append(known, e.N)
 		}
+		m.Base = rapid.SampledFrom(known).Draw(t, "base")
 		got, err := DecodeManifest("MANIFEST-1", m.Encode())
 		if err != nil || !reflect.DeepEqual(got, m) {
 			t.Fatalf("%+v\nis read as\n%+v, %v", m, got, err)
 		}
 	})
+}
+
+// TestBrokenChains: what a decoded manifest says of parents can be followed.
+func TestBrokenChains(t *testing.T) {
+	for name, m := range map[string]Manifest{
+		"a cycle":          {Snapshots: []Entry{{N: 1, Parent: 2}, {N: 2, Parent: 1}}},
+		"its own parent":   {Snapshots: []Entry{{N: 1, Parent: 1}}},
+		"no such parent":   {Snapshots: []Entry{{N: 1, Parent: 7}}},
+		"twice":            {Snapshots: []Entry{{N: 1}, {N: 1}}},
+		"number 0":         {Snapshots: []Entry{{N: 0}}},
+		"no such base":     {Base: 7},
+		"an unknown child": {Base: 2, Snapshots: []Entry{{N: 1}}},
+	} {
+		if _, err := DecodeManifest("MANIFEST-1", m.Encode()); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v, want ErrCorrupt", name, err)
+		}
+	}
 }
 
 func TestSnapshotRoundTrip(t *testing.T) {

@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"pgregory.net/rapid"
 )
 
@@ -353,5 +355,27 @@ func TestArgumentsAreCopied(t *testing.T) {
 	checkTable(t, e, map[string]string{"key": "again"})
 	if got := contentAt(t, c.(*cut), nil); len(got) != 1 || got["key"] != "other" {
 		t.Errorf("the cut holds %q", got)
+	}
+}
+
+// TestInstallExcludesWriters: a write that begins while a rollback is made
+// durable comes after it.
+func TestInstallExcludesWriters(t *testing.T) {
+	e := newTable()
+	e.dir = &manifest.Dir{} // an empty state needs no files
+	done := make(chan error, 1)
+	must(t, e.Install(manifest.State{}, func(uint64) error {
+		go func() { done <- e.Set([]byte("k"), []byte("v")) }()
+		select {
+		case <-done:
+			t.Error("a write was made during the rollback")
+			done <- nil
+		case <-time.After(20 * time.Millisecond):
+		}
+		return nil
+	}))
+	must(t, <-done)
+	if _, err := e.Get(nil, []byte("k")); err != nil {
+		t.Errorf("the write behind the rollback is lost: %v", err)
 	}
 }

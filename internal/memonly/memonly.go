@@ -26,6 +26,7 @@ package memonly
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
@@ -33,7 +34,7 @@ import (
 )
 
 const (
-	// maxScratch bounds what is kept for the results of Update, in bytes.
+	// maxScratch bounds the results of Update that room is kept for, in bytes.
 	maxScratch = 64 << 10
 	// keyOverhead estimates what the map and the allocator add to a key, in
 	// bytes.
@@ -94,10 +95,11 @@ type memOnly struct {
 		sync.RWMutex
 		closed bool
 		table
-		seq     uint64 // of the last operation
-		line    uint64 // changes when Install replaces the values
-		cuts    []*cut // not released, oldest first
-		scratch []byte // reused by Update
+		seq     uint64    // of the last operation
+		line    uint64    // changes when Install replaces the values
+		cuts    []*cut    // not released, oldest first
+		scans   []*keySet // of scans that are collecting their keys
+		scratch []byte    // reused by Update
 	}
 
 	// dumping is held while a cut is dumped or released, so that the layers
@@ -184,7 +186,7 @@ func (e *memOnly) Update(key []byte, fn engine.UpdateFunc) error {
 	switch op {
 	case engine.Put:
 		if len(value) > engine.MaxValue {
-			return engine.ErrTooLarge
+			return fmt.Errorf("%w: a value has at most %d bytes, the update made %d", engine.ErrTooLarge, engine.MaxValue, len(value))
 		}
 		e.setLocked(key, value)
 	case engine.Remove:
@@ -224,7 +226,13 @@ func (e *memOnly) setLocked(key, value []byte) {
 	} else {
 		e.mu.bytes += footprint(key, value)
 	}
-	e.mu.values[string(key)] = append(make([]byte, 0, len(value)), value...)
+	k := string(key)
+	e.mu.values[k] = append(make([]byte, 0, len(value)), value...)
+	if !found {
+		for _, s := range e.mu.scans {
+			s.add(k)
+		}
+	}
 }
 
 func (e *memOnly) deleteLocked(key []byte) {

@@ -14,6 +14,7 @@ func (e *memOnly) Scan(start, end []byte, reverse bool, fn func(key, value []byt
 		return err
 	}
 	slices.Sort(keys)
+	keys = slices.Compact(keys)
 	if reverse {
 		slices.Reverse(keys)
 	}
@@ -35,29 +36,56 @@ func (e *memOnly) Scan(start, end []byte, reverse bool, fn func(key, value []byt
 	return nil
 }
 
-// keys returns the keys in a range, and the line of history that they are of.
+// keySet is the keys in a range that a scan has come across.
+type keySet struct {
+	from, to string
+	open     bool // there is no upper bound
+	keys     []string
+}
+
+func (s *keySet) add(key string) {
+	if key >= s.from && (s.open || key < s.to) {
+		s.keys = append(s.keys, key)
+	}
+}
+
+// keys returns the keys in a range, in no order and some twice, and the line of
+// history that they are of. It gives the lock away now and then. A key that a
+// batch removes and adds again in between may be missed by the walk, or come
+// twice, so keys that are added meanwhile are collected too.
 func (e *memOnly) keys(start, end []byte) (keys []string, line uint64, err error) {
-	from, to := string(start), string(end)
+	set := &keySet{from: string(start), to: string(end), open: end == nil}
+	e.mu.Lock()
+	e.mu.scans = append(e.mu.scans, set)
+	line = e.mu.line
+	e.mu.Unlock()
+
+	err = e.collect(set, line)
+
+	e.mu.Lock()
+	e.mu.scans = slices.DeleteFunc(e.mu.scans, func(s *keySet) bool { return s == set })
+	e.mu.Unlock()
+	return set.keys, line, err
+}
+
+func (e *memOnly) collect(set *keySet, line uint64) error {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	line = e.mu.line
 	if err := e.scanErrorLocked(line); err != nil {
-		return nil, 0, err
+		return err
 	}
 	n := 0
 	for k := range e.mu.values {
-		if k >= from && (end == nil || k < to) {
-			keys = append(keys, k)
-		}
+		set.add(k)
 		if n++; n%step == 0 {
 			e.mu.RUnlock()
 			e.mu.RLock()
 			if err := e.scanErrorLocked(line); err != nil {
-				return nil, 0, err
+				return err
 			}
 		}
 	}
-	return keys, line, nil
+	return nil
 }
 
 // scanErrorLocked says why a scan that began on a line of history cannot go on.

@@ -17,20 +17,21 @@ import (
 // Conformance checks what each call promises, on a real directory.
 func Conformance(t *testing.T, e kvstore.Engine) {
 	for name, test := range map[string]func(*testing.T, *store){
-		"PointCalls":       testPointCalls,
-		"Limits":           testLimits,
-		"Copies":           testCopies,
-		"Update":           testUpdate,
-		"UpdatePanic":      testUpdatePanic,
-		"Batch":            testBatch,
-		"MultiGet":         testMultiGet,
-		"Scan":             testScan,
-		"ScanWhileWriting": testScanWhileWriting,
-		"Reopen":           testReopen,
-		"Closed":           testClosed,
-		"SnapshotIsACut":   testSnapshotIsACut,
-		"RollbackExcludes": testRollbackExcludes,
-		"NoAllocations":    testNoAllocations,
+		"PointCalls":         testPointCalls,
+		"Limits":             testLimits,
+		"Copies":             testCopies,
+		"Update":             testUpdate,
+		"UpdatePanic":        testUpdatePanic,
+		"Batch":              testBatch,
+		"MultiGet":           testMultiGet,
+		"Scan":               testScan,
+		"ScanWhileWriting":   testScanWhileWriting,
+		"ScanWhileReplacing": testScanWhileReplacing,
+		"Reopen":             testReopen,
+		"Closed":             testClosed,
+		"SnapshotIsACut":     testSnapshotIsACut,
+		"RollbackExcludes":   testRollbackExcludes,
+		"NoAllocations":      testNoAllocations,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &store{t: t, engine: e, dir: t.TempDir()}
@@ -435,6 +436,44 @@ func testScanWhileWriting(t *testing.T, s *store) {
 	}
 	stop.Store(true)
 	wg.Wait()
+}
+
+// testScanWhileReplacing: a batch that removes keys and adds them again leaves
+// them there throughout.
+func testScanWhileReplacing(t *testing.T, s *store) {
+	const keys, replaced = 20_000, 15_000
+	var b kvstore.Batch
+	for i := range keys {
+		s.set(fmt.Sprint("k", i), "v")
+	}
+	for i := range replaced {
+		b.Delete(fmt.Append(nil, "k", i))
+	}
+	for i := range replaced {
+		b.Set(fmt.Append(nil, "k", replaced-1-i), []byte("v"))
+	}
+	for range 8 {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for range 8 {
+				if err := s.Apply(&b); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		last, n := "", 0
+		for k := range s.Scan(nil, nil).All() {
+			if string(k) <= last {
+				t.Errorf("%q comes after %q", k, last)
+			}
+			last = string(k)
+			n++
+		}
+		wg.Wait()
+		if n != keys {
+			t.Errorf("a scan yields %d keys, %d were there throughout", n, keys)
+		}
+	}
 }
 
 func testReopen(t *testing.T, s *store) {
