@@ -1,0 +1,5 @@
+//go:build !safeheap && !race
+
+package arena
+
+const safeHeap = false
