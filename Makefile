@@ -2,7 +2,7 @@
 all: lint cross test race crash fuzz
 
 KILLS    ?= 100
-FUZZTIME ?= 20s
+FUZZTIME ?= 1000000x
 
 .PHONY: all test race crash fuzz lint cross bench
 
@@ -16,11 +16,14 @@ race:
 crash:
 	KVSTORE_KILLS=$(KILLS) go test -count=1 -timeout 30m -run Crash ./internal/...
 
+# FUZZTIME counts inputs: with a duration Go 1.26 fails at times, "context
+# deadline exceeded", when it is over (golang/go#75804). Making inputs minimal
+# would take most of so short a time.
 fuzz:
 	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
 		for target in $$(go test -list '^Fuzz' "$$dir" | grep '^Fuzz'); do \
 			echo "go test -fuzz $$target -fuzztime $(FUZZTIME) $$dir"; \
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$dir"; \
 		done; \
 	done
 

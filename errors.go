@@ -59,7 +59,8 @@ var (
 	// ErrBusy means that too many snapshots wait for completion.
 	ErrBusy = errors.New("too many snapshots are waiting to be completed")
 
-	// ErrFenced means that another writer has taken over the remote.
+	// The two that only a store with a remote returns, of which this version
+	// has none: ErrFenced means that another writer has taken over the remote.
 	ErrFenced = errors.New("another writer has taken over")
 	// ErrDiverged means that the newest snapshot of the remote is no ancestor
 	// of this directory.

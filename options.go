@@ -42,9 +42,8 @@ type Options struct {
 	Start Which
 
 	// Retain is how many snapshots of the current line are kept when a
-	// snapshot completes, at least 1; 0 stands for 3. Of abandoned snapshots
-	// as many are kept, if they are newer than the oldest that is kept of the
-	// line, or while all of the line is kept. KeepAll leaves removing to Prune.
+	// snapshot completes, at least 1; 0 stands for 3. Abandoned ones go as
+	// Policy.KeepLast says. KeepAll leaves removing to Prune.
 	Retain int
 
 	// MemoryBytes is the budget for the memory of the store; 0 stands for 64

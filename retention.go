@@ -13,9 +13,11 @@ import (
 // keeps it. The last snapshot of the line is always kept.
 type Policy struct {
 	// KeepLast keeps that many snapshots of the current line, the newest;
-	// 0 stands for 1. Of abandoned snapshots it keeps as many, if they are
-	// newer than the oldest that it keeps of the line, or if it keeps all of
-	// the line.
+	// 0 stands for 1. Abandoned snapshots go when the line has moved on: when
+	// older snapshots of the line are not kept, abandoned ones that are as old
+	// go too, and of the others as many stay as of the line. With KeepLast 2,
+	// the line 1 2 3 and an abandoned 9 taken between 2 and 3, it keeps 2, 3
+	// and 9; when 4 is added it keeps 3 and 4.
 	KeepLast int
 	// KeepNewer keeps snapshots that are not older than this.
 	KeepNewer time.Duration
@@ -130,7 +132,7 @@ func drop(m *manifest.Manifest, gone func(manifest.Entry) bool) {
 
 // report says what is in old and not in new.
 func report(old, new *manifest.Manifest) PruneReport {
-	var r PruneReport
+	r := PruneReport{IDs: []uint64{}}
 	needed := map[uint64]bool{} // numbers of files are unique whatever their kind
 	for _, f := range new.State.Files {
 		needed[f.N] = true

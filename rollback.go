@@ -8,7 +8,7 @@ import (
 )
 
 // Rollback makes the store what it was at a snapshot, in place: which is an ID,
-// a Ref or LastSnapshot. It first waits for snapshots that are not complete,
+// a Ref or LastSnapshot, anything else is ErrNoSnapshot. It first waits for snapshots that are not complete,
 // then verifies every file it needs, and only then switches; a crash leaves the
 // old or the new state. Calls that run when it switches finish before, scans
 // end with ErrRolledBack.

@@ -77,9 +77,11 @@ type SnapshotInfo struct {
 // returned. Writers go on while the snapshot is completed in the background;
 // Wait tells when it is.
 //
-// Ids grow along one line of history, else the error is ErrSnapshotOrder. After
-// a rollback to n the line goes on from n; taking the id of an abandoned
-// snapshot replaces that. When too many snapshots wait the error is ErrBusy.
+// Ids are from 1 on and grow along one line of history, else the error is
+// ErrSnapshotOrder. After a rollback to n the line goes on from n; taking the id
+// of an abandoned snapshot replaces that. When five snapshots are not complete
+// yet the error is ErrBusy, for metadata over MaxMeta it is ErrTooLarge. An
+// ended ctx keeps the snapshot from being taken, and does nothing later.
 func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte) (*Snapshot, error) {
 	if len(meta) > MaxMeta {
 		return nil, fmt.Errorf("%w: metadata has at most %d bytes, this has %d", ErrTooLarge, MaxMeta, len(meta))

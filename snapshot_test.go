@@ -232,6 +232,8 @@ func TestRetention(t *testing.T) {
 		{"a new one replaces the abandoned of its id", 3, "1 2 3 r1 2", []int{1, 2, -3}},
 		{"they go when the line is long enough", 3, "1 2 3 r1 2 4 5", []int{2, 4, 5}},
 		{"not more of them than of the line", 2, "1 2 r1 3 r1 4 r1 5", []int{1, -3, -4, 5}},
+		{"newer than the oldest of the line", 2, "1 2 9 r2 3", []int{2, 3, -9}},
+		{"older than the oldest of the line", 2, "1 2 9 r2 3 4", []int{3, 4}},
 		{"back to an abandoned one", 3, "1 2 3 r1 4 r3 5", []int{2, 3, -4, 5}},
 		{"all, abandoned too", kvstore.KeepAll, "1 2 r0 3", []int{-1, -2, 3}},
 	} {

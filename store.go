@@ -44,8 +44,8 @@ type Store struct {
 	}
 }
 
-// Open opens the store in a directory, and makes it if the directory does not
-// exist or is empty. It locks the directory until Close. It never waits: a
+// Open opens the store in a directory, and makes it, with its parents, if the
+// directory does not exist or is empty. It locks the directory until Close. It never waits: a
 // directory that is in use gives ErrLocked. If Open fails, a store that was
 // there has not been changed.
 func Open(dir string, opts Options) (*Store, error) {
@@ -167,7 +167,7 @@ func openDir(folder manifest.Folder, driver engine.Driver, log *slog.Logger) (*m
 		return nil, err
 	}
 	if has := dir.Manifest().State.Engine; driver != nil && has != driver.Name() {
-		return nil, fmt.Errorf("%w: the directory was made by %s, not by %s; open it with %s, or migrate it to a new directory",
+		return nil, fmt.Errorf("%w: the directory was made by %s, not by %s; open it with %s, or copy it to a new directory",
 			ErrEngine, has, driver.Name(), has)
 	}
 	return dir, nil
@@ -274,7 +274,7 @@ func (s *Store) Has(key []byte) (bool, error) {
 // MultiGet looks up many keys at once, which is faster than one by one where
 // the engine can overlap waiting for memory and disk. It calls fn once for each
 // key, with the index of the key, in any order; value is valid until fn
-// returns. Each look-up is a single operation, all of them together are not.
+// returns. All keys are checked before the first call. Each look-up is a single operation, all of them together are not.
 // On an error that is not the absence of a key it stops and returns it.
 func (s *Store) MultiGet(keys [][]byte, fn func(i int, value []byte, found bool)) error {
 	for _, key := range keys {
@@ -285,7 +285,9 @@ func (s *Store) MultiGet(keys [][]byte, fn func(i int, value []byte, found bool)
 	return s.eng.MultiGet(keys, fn)
 }
 
-// Set gives a key a value. The value may be empty.
+// Set gives a key a value. The value may be empty. Like all writes it fails with
+// ErrInvalidKey, ErrTooLarge or ErrClosed, and with engines that write to disk
+// at once also with ErrNoSpace or ErrFailed; then nothing has changed.
 func (s *Store) Set(key, value []byte) error {
 	if err := checkKey(key); err != nil {
 		return err
@@ -323,7 +325,7 @@ const (
 // Update changes the value of a key as one operation: fn gets the old value and
 // appends the new one to dst, and returns the result. old is read-only; neither
 // slice may be used after fn returned. fn may run more than once, and must not
-// call the store. If it panics the value stays and the panic goes on to the
+// call the store. A result over the limit is ErrTooLarge. If fn panics the value stays and the panic goes on to the
 // caller.
 func (s *Store) Update(key []byte, fn func(dst, old []byte, found bool) ([]byte, Op)) error {
 	if err := checkKey(key); err != nil {
@@ -387,7 +389,9 @@ func (s *Store) Stats() Stats {
 }
 
 // Close waits for running calls, completes the snapshots that wait, makes the
-// state durable and releases the directory. All later calls return ErrClosed.
+// state durable and releases the directory. Later calls that would read or
+// change the store return ErrClosed, another Close too; Stats and Base still
+// answer. What became of waiting snapshots is for their Wait to say.
 // If Close fails the store is closed all the same, and what was written since
 // the last snapshot or Sync may be lost, as after a crash.
 func (s *Store) Close() error {
@@ -397,7 +401,7 @@ func (s *Store) Close() error {
 		return ErrClosed
 	}
 	s.closed = true
-	s.completeAll()
+	s.completeAll() // failures are for Wait to report
 	s.sched.Close()
 	return explain(errors.Join(s.eng.Close(), s.lock.Close()))
 }

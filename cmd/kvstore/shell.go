@@ -33,7 +33,16 @@ store is saved at the end, also on Ctrl-C.
 		Example: `  kvstore shell --dir ./state
   printf 's a 1\ng a\n' | kvstore shell --dir ./state
   kvstore shell --dir ./state -f commands.txt`,
-		Args:              cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			// An empty name is most likely a variable that was not set, and must
+			// not be taken for a temporary store, or for standard input.
+			for _, name := range []string{"dir", "file"} {
+				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+					return fmt.Errorf("--%s is empty; leave it out or name something", name)
+				}
+			}
+			return cobra.NoArgs(cmd, args)
+		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runShell(cmd.Context(), engine.Engine, dir, file)

@@ -260,9 +260,9 @@ func parseID(word []byte) (uint64, error) {
 }
 
 func (sh *shell) snapshots(ctx context.Context, _ [][]byte) error {
-	infos, err := sh.store.Snapshots(ctx)
-	if err != nil {
-		return err
+	infos, listErr := sh.store.Snapshots(ctx) // has the others if one is damaged
+	if listErr != nil && len(infos) == 0 {
+		return listErr
 	}
 	base, exact := sh.store.Base()
 	tw := tabwriter.NewWriter(sh.out, 0, 0, 2, ' ', 0)
@@ -284,7 +284,7 @@ func (sh *shell) snapshots(ctx context.Context, _ [][]byte) error {
 		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s\n", info.ID, info.Time.Local().Format(time.DateTime),
 			humanize.IBytes(uint64(info.Bytes)), meta, mark)
 	}
-	return tw.Flush()
+	return errors.Join(tw.Flush(), listErr)
 }
 
 // stats prints the fields of the statistics under their names, whatever they

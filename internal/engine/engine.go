@@ -115,11 +115,13 @@ type Reader interface {
 // Engine keeps the state of an open store. Its Close makes the state durable.
 type Engine interface {
 	Reader
+	// Set gives a key a value.
 	Set(key, value []byte) error
 	// Delete removes the key; a missing key is no error.
 	Delete(key []byte) error
 	// Update replaces the value of a key by what fn makes of it, atomically.
-	// If fn panics the value stays and no lock is held.
+	// An Op that there is not, or a result over the limit, is an error and
+	// changes nothing. If fn panics the value stays and no lock is held.
 	Update(key []byte, fn UpdateFunc) error
 	// Apply applies the writes of a batch in order, as one operation.
 	Apply(b *Batch) error
@@ -134,6 +136,7 @@ type Engine interface {
 	// Sync makes everything that was acked before the call durable.
 	Sync() error
 
+	// Seq and Stats answer after Close too.
 	Seq() Seq
 	Stats() Stats
 }

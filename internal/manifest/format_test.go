@@ -231,11 +231,11 @@ func TestNotOurs(t *testing.T) {
 }
 
 // header makes one as another version of the program would.
-func header(version, typ uint16, length int) []byte {
+func header(version, typ uint16, length uint32) []byte {
 	b := append([]byte(nil), magic[:]...)
 	b = binary.LittleEndian.AppendUint16(b, version)
 	b = binary.LittleEndian.AppendUint16(b, typ)
-	b = binary.LittleEndian.AppendUint32(b, uint32(length))
+	b = binary.LittleEndian.AppendUint32(b, length)
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
@@ -244,8 +244,8 @@ func TestNewerVersion(t *testing.T) {
 	for _, f := range forms() {
 		for _, v := range []uint16{1, 2, 255, 256, math.MaxUint16} {
 			for what, b := range map[string][]byte{
-				"as it was":       append(header(v, f.typ, len(f.sample)-headerSize-4), f.sample[headerSize:]...),
-				"of another type": append(header(v, 'X', len(f.sample)-headerSize-4), f.sample[headerSize:]...),
+				"as it was":       append(header(v, f.typ, uint32(len(f.sample)-headerSize-4)), f.sample[headerSize:]...),
+				"of another type": append(header(v, 'X', uint32(len(f.sample)-headerSize-4)), f.sample[headerSize:]...),
 				"longer":          append(header(v, f.typ, 10), make([]byte, 99)...),
 				"without payload": header(v, f.typ, 1000),
 			} {
@@ -253,13 +253,13 @@ func TestNewerVersion(t *testing.T) {
 					t.Errorf("%s of version %d, %s: %v, want ErrVersion", f.name, v, what, err)
 				}
 			}
-			b := append(header(v, f.typ, len(f.sample)-headerSize-4), f.sample[headerSize:]...)
+			b := append(header(v, f.typ, uint32(len(f.sample)-headerSize-4)), f.sample[headerSize:]...)
 			b[17]++
 			_, err := f.decode(b)
 			wantCorrupt(t, err, f.name, len(b))
 		}
 		// The test's header is right: version 0 of it is ours.
-		b := append(header(0, f.typ, len(f.sample)-headerSize-4), f.sample[headerSize:]...)
+		b := append(header(0, f.typ, uint32(len(f.sample)-headerSize-4)), f.sample[headerSize:]...)
 		if !bytes.Equal(b, f.sample) {
 			t.Errorf("%s has the header %x, the test makes %x", f.name, f.sample[:headerSize], b[:headerSize])
 		}

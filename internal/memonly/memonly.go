@@ -191,6 +191,9 @@ func (e *memOnly) Update(key []byte, fn engine.UpdateFunc) error {
 		e.setLocked(key, value)
 	case engine.Remove:
 		e.deleteLocked(key)
+	case engine.Keep:
+	default:
+		return fmt.Errorf("an update returned the Op %d, which there is not", op)
 	}
 	return nil
 }

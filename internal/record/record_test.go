@@ -263,10 +263,10 @@ func TestFrameZeros(t *testing.T) {
 func TestFrameLengthBeyondInput(t *testing.T) {
 	b := makeFrame(1, 2, Entry{Kind: Put, Key: []byte("k"), Value: []byte("v")})
 	payload := len(b) - FrameHeader
-	for _, length := range []int{payload + 1, payload + 256, 1 << 31, math.MaxUint32} {
+	for _, length := range []int64{int64(payload) + 1, int64(payload) + 256, 1 << 31, math.MaxUint32} {
 		c := bytes.Clone(b)
 		c[4], c[5], c[6], c[7] = byte(length), byte(length>>8), byte(length>>16), byte(length>>24)
-		if size, err := FrameSize(c); err != nil || size != int64(FrameHeader+length) {
+		if size, err := FrameSize(c); err != nil || size != FrameHeader+length {
 			t.Errorf("length %d: FrameSize = %d, %v", length, size, err)
 		}
 		if _, n, err := DecodeFrame(c[:len(c):len(c)], 2); err != ErrShort || n != 0 {

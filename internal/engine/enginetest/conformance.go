@@ -213,6 +213,10 @@ func testUpdate(t *testing.T, s *store) {
 	s.holds("a", "much longer than before")
 	s.ok(s.Update([]byte("a"), func(_, old []byte, _ bool) ([]byte, kvstore.Op) { return old[5:11], kvstore.Put }))
 	s.holds("a", "longer")
+	if err := s.Update([]byte("a"), func(dst, _ []byte, _ bool) ([]byte, kvstore.Op) { return append(dst, "x"...), kvstore.Remove + 1 }); err == nil {
+		t.Error("an Op that there is not was taken")
+	}
+	s.holds("a", "longer")
 	update("a", "", kvstore.Remove, "longer")
 	s.holds("a", nil)
 
