@@ -12,16 +12,26 @@ func MutexMap() Contender {
 	return Contender{Name: MutexMapName, Open: func(string) (Target, error) { return NewMutexMap(), nil }}
 }
 
+// An Updater is a Target that can change a value in one step.
+type Updater interface {
+	Target
+	// Update replaces the value of the key by what fn makes of it: fn
+	// appends the new value to dst and returns the result. The slices are
+	// dead when it returns.
+	Update(key []byte, fn func(dst, old []byte, found bool) []byte) error
+}
+
 // NewMutexMap returns a map from strings to byte slices under a
 // sync.RWMutex. It is as fast as that form allows: a lookup does not allocate,
 // and a value of the same length is overwritten in place.
-func NewMutexMap() Target {
+func NewMutexMap() Updater {
 	return &mutexMap{values: make(map[string][]byte)}
 }
 
 type mutexMap struct {
-	mu     sync.RWMutex
-	values map[string][]byte // the slices are written under mu as well
+	mu      sync.RWMutex
+	values  map[string][]byte // the slices are written under mu as well
+	scratch []byte            // for Update, under mu
 }
 
 // Get appends the value of the key to dst, or returns dst and ErrNotFound.
@@ -39,13 +49,29 @@ func (m *mutexMap) Get(dst, key []byte) ([]byte, error) {
 // Set writes a copy of the value.
 func (m *mutexMap) Set(key, value []byte) error {
 	m.mu.Lock()
-	if old, ok := m.values[string(key)]; ok && len(old) == len(value) {
+	old, found := m.values[string(key)]
+	m.put(key, value, old, found)
+	m.mu.Unlock()
+	return nil
+}
+
+// Update writes what fn makes of the old value.
+func (m *mutexMap) Update(key []byte, fn func(dst, old []byte, found bool) []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock() // fn may panic
+	old, found := m.values[string(key)]
+	m.scratch = fn(m.scratch[:0], old, found)
+	m.put(key, m.scratch, old, found)
+	return nil
+}
+
+// put writes a copy of the value, given the old one. It needs mu.
+func (m *mutexMap) put(key, value, old []byte, found bool) {
+	if found && len(old) == len(value) {
 		copy(old, value)
 	} else {
 		m.values[string(key)] = append([]byte(nil), value...)
 	}
-	m.mu.Unlock()
-	return nil
 }
 
 // Close lets the map go.

@@ -214,10 +214,10 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	r := &runner{cfg: cfg, series: make([][]series, len(cfg.Contenders))}
 	for c := range r.series {
 		for range cfg.Phases {
-			r.series[c] = append(r.series[c], series{timed: newHistogram()})
+			r.series[c] = append(r.series[c], series{timed: NewHistogram()})
 		}
 	}
-	env := readEnvironment()
+	env := ReadEnvironment()
 	if r.plans, err = newPlans(ctx, cfg); err == nil {
 		err = r.runAll(ctx)
 	}
@@ -235,7 +235,7 @@ type runner struct {
 // A series is what the repetitions of one contender in one phase measured.
 type series struct {
 	samples []sample
-	timed   histogram // of all together
+	timed   Histogram // of all together
 }
 
 // runAll runs the repetitions.
@@ -288,7 +288,7 @@ func (r *runner) runOne(ctx context.Context, c int) (err error) {
 			return err
 		}
 		all := &r.series[c][i]
-		all.timed.add(timed)
+		all.timed.Add(timed)
 		s.heapBytes = max(0, liveHeap()-heap)
 		all.samples = append(all.samples, s)
 	}

@@ -327,7 +327,7 @@ func TestMedian(t *testing.T) {
 		{[]float64{4, 3, 1, 2}, Spread{2.5, 1, 4}},
 	} {
 		before := fmt.Sprint(test.xs)
-		if got := spreadOf(test.xs); got != test.want {
+		if got := SpreadOf(test.xs); got != test.want {
 			t.Errorf("spread of %v is %v, want %v", test.xs, got, test.want)
 		}
 		if fmt.Sprint(test.xs) != before {

@@ -30,8 +30,8 @@ type Environment struct {
 	ClockNanos float64 `json:"clock_ns"`
 }
 
-// readEnvironment finds out all of it.
-func readEnvironment() Environment {
+// ReadEnvironment finds out what results of this process depend on.
+func ReadEnvironment() Environment {
 	env := Environment{
 		OS:         runtime.GOOS,
 		Arch:       runtime.GOARCH,

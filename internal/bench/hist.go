@@ -22,30 +22,31 @@ type Latency struct {
 	Max  int64 `json:"max"`
 }
 
-// A histogram counts latencies, to within a thousandth of each. It belongs to
+// A Histogram counts latencies, to within a thousandth of each. It belongs to
 // one goroutine; recording does not allocate.
-type histogram struct {
+type Histogram struct {
 	hdr *hdrhistogram.Histogram
 }
 
-func newHistogram() histogram {
-	return histogram{hdrhistogram.New(1, int64(maxLatency), 3)}
+// NewHistogram returns an empty histogram.
+func NewHistogram() Histogram {
+	return Histogram{hdrhistogram.New(1, int64(maxLatency), 3)}
 }
 
-// record counts one latency.
-func (h histogram) record(d time.Duration) {
+// Record counts one latency.
+func (h Histogram) Record(d time.Duration) {
 	// The only error is for a value out of range.
 	_ = h.hdr.RecordValue(int64(min(max(d, 0), maxLatency)))
 }
 
-// add counts all that the other has counted.
-func (h histogram) add(other histogram) {
+// Add counts all that the other has counted.
+func (h Histogram) Add(other Histogram) {
 	h.hdr.Merge(other.hdr)
 }
 
-// latency sums the histogram up. A histogram reports the largest value that it
+// Latency sums the histogram up. A histogram reports the largest value that it
 // cannot tell from the one asked for, which may lie above the maximum.
-func (h histogram) latency() Latency {
+func (h Histogram) Latency() Latency {
 	highest := h.hdr.Max()
 	at := func(percentile float64) int64 {
 		return min(h.hdr.ValueAtPercentile(percentile), highest)

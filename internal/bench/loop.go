@@ -47,7 +47,7 @@ type sample struct {
 
 // run does the operations on the clock, and returns the latencies as well. It
 // adds the number of operations to done on the way.
-func (p *plan) run(ctx context.Context, target Target, done *atomic.Int64) (sample, histogram, error) {
+func (p *plan) run(ctx context.Context, target Target, done *atomic.Int64) (sample, Histogram, error) {
 	var stop atomic.Bool
 	defer context.AfterFunc(ctx, func() { stop.Store(true) })()
 	loops := make([]*loop, p.goroutines)
@@ -57,7 +57,7 @@ func (p *plan) run(ctx context.Context, target Target, done *atomic.Int64) (samp
 			target: target,
 			next:   i,
 			buf:    make([]byte, 0, p.longest+64),
-			timed:  newHistogram(),
+			timed:  NewHistogram(),
 			done:   done,
 			stop:   &stop,
 		}
@@ -94,7 +94,7 @@ func (p *plan) run(ctx context.Context, target Target, done *atomic.Int64) (samp
 	}
 	timed := loops[0].timed
 	for _, l := range loops[1:] {
-		timed.add(l.timed)
+		timed.Add(l.timed)
 	}
 	return s, timed, p.verdict(ctx, loops)
 }
@@ -131,7 +131,7 @@ type loop struct {
 	target Target
 	next   int // the operation to do next
 	buf    []byte
-	timed  histogram
+	timed  Histogram
 
 	done *atomic.Int64 // of all loops of the Run
 	stop *atomic.Bool  // of all loops of the phase
@@ -153,7 +153,7 @@ func (l *loop) closed(start time.Time) {
 		if !l.do(i) {
 			return
 		}
-		l.timed.record(time.Since(start) - began)
+		l.timed.Record(time.Since(start) - began)
 		for i += step; i < end; i += step {
 			if !l.do(i) {
 				return
@@ -173,7 +173,7 @@ func (l *loop) open(start time.Time) {
 		if !l.await(start, intended) || !l.do(i) {
 			return
 		}
-		l.timed.record(time.Since(start) - intended)
+		l.timed.Record(time.Since(start) - intended)
 		l.done.Add(1)
 	}
 }

@@ -54,7 +54,7 @@ func loopOf(p *plan, target Target) *loop {
 		plan:   p,
 		target: target,
 		buf:    make([]byte, 0, 64),
-		timed:  newHistogram(),
+		timed:  NewHistogram(),
 		done:   new(atomic.Int64),
 		stop:   new(atomic.Bool),
 	}
@@ -181,16 +181,16 @@ func TestOpenLoopKeepsItsRate(t *testing.T) {
 }
 
 func TestHistogram(t *testing.T) {
-	h, other := newHistogram(), newHistogram()
+	h, other := NewHistogram(), NewHistogram()
 	for i := 1; i <= 10_000; i++ {
 		if i%2 == 0 {
-			h.record(time.Duration(i) * time.Microsecond)
+			h.Record(time.Duration(i) * time.Microsecond)
 		} else {
-			other.record(time.Duration(i) * time.Microsecond)
+			other.Record(time.Duration(i) * time.Microsecond)
 		}
 	}
-	h.add(other)
-	l := h.latency()
+	h.Add(other)
+	l := h.Latency()
 	if l.Samples != 10_000 {
 		t.Errorf("%d samples", l.Samples)
 	}
@@ -209,16 +209,16 @@ func TestHistogram(t *testing.T) {
 		t.Errorf("p99.9 %d above the maximum %d", l.P999, l.Max)
 	}
 
-	odd := newHistogram()
-	odd.record(-time.Second)
-	odd.record(48 * time.Hour)
-	if l := odd.latency(); l.Samples != 2 || math.Abs(float64(l.Max)/float64(maxLatency)-1) > 0.001 {
+	odd := NewHistogram()
+	odd.Record(-time.Second)
+	odd.Record(48 * time.Hour)
+	if l := odd.Latency(); l.Samples != 2 || math.Abs(float64(l.Max)/float64(maxLatency)-1) > 0.001 {
 		t.Errorf("values out of range should count as the nearest: %+v", l)
 	}
-	if l := newHistogram().latency(); l != (Latency{}) {
+	if l := NewHistogram().Latency(); l != (Latency{}) {
 		t.Errorf("an empty histogram sums up to %+v", l)
 	}
-	if allocs := testing.AllocsPerRun(100, func() { h.record(time.Millisecond) }); allocs != 0 {
+	if allocs := testing.AllocsPerRun(100, func() { h.Record(time.Millisecond) }); allocs != 0 {
 		t.Errorf("recording allocates %v times", allocs)
 	}
 }

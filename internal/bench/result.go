@@ -41,8 +41,8 @@ type Spread struct {
 	Max    float64 `json:"max"`
 }
 
-// spreadOf returns the spread of at least one measurement.
-func spreadOf(xs []float64) Spread {
+// SpreadOf returns the spread of at least one measurement.
+func SpreadOf(xs []float64) Spread {
 	return Spread{Median: median(xs), Min: slices.Min(xs), Max: slices.Max(xs)}
 }
 
@@ -91,8 +91,8 @@ func rowOf(all series, ops int) Row {
 	row := Row{
 		Ops:         int64(ops),
 		Runs:        len(all.samples),
-		Seconds:     spreadOf(seconds),
-		Latency:     all.timed.latency(),
+		Seconds:     SpreadOf(seconds),
+		Latency:     all.timed.Latency(),
 		AllocsPerOp: median(allocs),
 		BytesPerOp:  median(bytes),
 		HeapBytes:   int64(median(heap)),

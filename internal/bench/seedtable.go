@@ -123,7 +123,7 @@ func (t SeedTable) Run(ctx context.Context) (SeedTableResult, error) {
 	}
 	result := SeedTableResult{
 		Experiment:  SeedTableName,
-		Environment: readEnvironment(),
+		Environment: ReadEnvironment(),
 		Parameters: SeedTableParameters{
 			Keys:          t.Keys,
 			Distributions: t.Distributions,
