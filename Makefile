@@ -1,10 +1,10 @@
 # The targets that .ci/run runs, in this order.
-all: lint cross test race crash fuzz
+all: lint cross test race crash fuzz peers
 
 KILLS    ?= 100
 FUZZTIME ?= 1000000x
 
-.PHONY: all test race crash fuzz lint cross bench
+.PHONY: all test race crash fuzz lint cross peers bench
 
 test:
 	go test ./...
@@ -40,6 +40,10 @@ cross:
 		echo "go vet for $$p"; \
 		GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 go vet ./...; \
 	done
+
+# The comparison with other stores is a module of its own.
+peers:
+	cd bench/peers && go vet ./... && go tool -modfile=../../go.mod staticcheck ./... && go mod tidy -diff && go test ./...
 
 # Compare two of these with: go tool benchstat old.txt new.txt
 bench:

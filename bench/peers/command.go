@@ -1,0 +1,439 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/nikosgavalas/kvstore/internal/bench"
+	"github.com/nikosgavalas/kvstore/internal/workload"
+)
+
+// The works.
+const (
+	workSeedTable = bench.SeedTableName
+	workMixed     = "mixed"
+	workRMW       = "rmw"
+	workRecovery  = "recovery"
+)
+
+var works = []struct{ name, about string }{
+	{workSeedTable, "writes and reads of keys and values of a few bytes, the table of the study"},
+	{workMixed, "load, then reads and writes"},
+	{workRMW, "load, then read-modify-writes"},
+	{workRecovery, "load, close or kill, then open and get"},
+}
+
+// flagWorks says which works a flag is for, if not for all.
+var flagWorks = map[string][]string{
+	"key-size":   {workMixed, workRMW, workRecovery},
+	"value-size": {workMixed, workRMW, workRecovery},
+	"goroutines": {workMixed, workRMW, workRecovery},
+	"ops":        {workSeedTable, workMixed, workRMW},
+	"dist":       {workSeedTable, workMixed, workRMW},
+	"settle":     {workMixed, workRMW},
+	"reads":      {workMixed},
+	"crash":      {workRecovery},
+}
+
+// maxReps only keeps a slip of the finger from running for weeks, and
+// minMemory is what all stores can work with.
+const (
+	maxReps       = 1000
+	maxGoroutines = 1024
+	minMemory     = 8 << 20
+	maxMemory     = 1 << 40
+	maxKeys       = 1 << 30
+)
+
+// A request is what the flags say.
+type request struct {
+	work       string
+	stores     []string
+	keys       counts
+	keySize    counts
+	valueSize  counts
+	ops        counts
+	reads      float64
+	dists      []string
+	goroutines counts
+	memory     size
+	settle     time.Duration
+	crash      bool
+	reps, seed counts
+	dir        string
+	list, json bool
+}
+
+// usageError is a mistake in the call.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+func newCommand() *cobra.Command {
+	o := request{
+		keySize:    counts{min: minKeySize, max: maxKeySize, list: []int{16}},
+		valueSize:  counts{min: minValueSize, max: maxValueSize},
+		keys:       counts{min: 1, max: maxKeys, many: true},
+		ops:        counts{min: 1, max: bench.MaxOps, list: []int{1_000_000}},
+		goroutines: counts{min: 1, max: maxGoroutines, list: []int{1}},
+		memory:     128 << 20,
+		reps:       counts{min: 1, max: maxReps, list: []int{3}},
+		seed:       counts{min: 1, max: math.MaxInt32, list: []int{1}},
+	}
+	cmd := &cobra.Command{
+		Use:   "peers [flags]",
+		Short: "Compare the engines with other stores",
+		Long: `peers runs the same work on the engines of this project and on other stores for
+Go programs, and prints them side by side, as ratios. The first store that is
+named is the one that the others are compared with.
+
+Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
+		Example: `  peers --work mixed --keys 5e6 --memory 128MiB --goroutines 2 --stores pebble,pogreb
+  peers --work seed-table --keys 10000 --dist zipfian
+  peers --work recovery --crash --json > recovery.json
+  peers --list`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &usageError{fmt.Errorf("unexpected argument %q: everything is a flag (see --help)", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.list {
+				return o.writeList(cmd.OutOrStdout())
+			}
+			c, err := o.comparison(cmd.Flags().Changed)
+			if err != nil {
+				return &usageError{err}
+			}
+			progress, clear := showProgress(cmd.ErrOrStderr())
+			out, err := c.run(cmd.Context(), progress)
+			clear()
+			if o.json {
+				return errors.Join(err, writeJSON(cmd.OutOrStdout(), out))
+			}
+			return errors.Join(err, out.writeText(cmd.OutOrStdout()))
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return &usageError{fmt.Errorf("%w (see --help)", err)}
+	})
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&o.work, "work", workMixed, "`WORK` to run: "+strings.Join(workNames(), ", "))
+	flags.StringSliceVar(&o.stores, "stores", nil, "`STORES` to run, the reference first: "+strings.Join(kindNames(allKinds()), ", ")+" (default all, and the reference is the first that the work is for)")
+	flags.Var(&o.keys, "keys", "number of `KEYS` (default 1000000); seed-table: numbers, separated by commas (default 100,10000,1000000)")
+	flags.Var(&o.keySize, "key-size", "`BYTES` of a key")
+	flags.Var(&o.valueSize, "value-size", "`BYTES` of a value (default 100; rmw: 8)")
+	flags.Var(&o.ops, "ops", "`NUMBER` of operations")
+	flags.Float64Var(&o.reads, "reads", 0.5, "`SHARE` of the operations that read, from 0 to 1")
+	flags.StringSliceVar(&o.dists, "dist", nil, "`DISTRIBUTION` of keys: "+strings.Join(distNames(), ", ")+" (default zipfian; seed-table: all)")
+	flags.Var(&o.goroutines, "goroutines", "`NUMBER` of goroutines that share the operations")
+	flags.Var(&o.memory, "memory", "`BYTES` for the caches and buffers of each store")
+	flags.DurationVar(&o.settle, "settle", time.Second, "`PAUSE` between loading and running, for work in the background")
+	flags.BoolVar(&o.crash, "crash", false, "kill -9 instead of closing")
+	flags.Var(&o.reps, "reps", "`NUMBER` of repetitions")
+	flags.Var(&o.seed, "seed", "`NUMBER` that all random choices follow from")
+	flags.StringVar(&o.dir, "dir", "", "`DIRECTORY` for temporary files (default the system's)")
+	flags.BoolVar(&o.json, "json", false, "print JSON")
+	flags.BoolVar(&o.list, "list", false, "list the works and the stores with their settings, and do nothing else")
+	return cmd
+}
+
+func workNames() []string {
+	var names []string
+	for _, w := range works {
+		names = append(names, w.name)
+	}
+	return names
+}
+
+func distNames() []string {
+	var names []string
+	for _, d := range workload.Distributions() {
+		names = append(names, strings.ToLower(d.Name))
+	}
+	return names
+}
+
+// writeList prints what there is.
+func (o request) writeList(w io.Writer) error {
+	var out strings.Builder
+	for _, work := range works {
+		fmt.Fprintf(&out, "%-12s%s\n", work.name, work.about)
+	}
+	fmt.Fprintln(&out)
+	s := settings{Memory: int64(o.memory)}
+	var infos []storeInfo
+	for _, k := range allKinds() {
+		infos = append(infos, infoOf(k, s))
+	}
+	writeInfos(&out, infos)
+	_, err := io.WriteString(w, strings.TrimSuffix(out.String(), "\n"))
+	return err
+}
+
+// A comparison is what the flags ask for.
+type comparison struct {
+	work  string
+	kinds []kind
+	crash bool
+	runner
+	table bench.SeedTable
+}
+
+// comparison returns what the flags ask for, or what is wrong with them.
+func (o request) comparison(changed func(flag string) bool) (comparison, error) {
+	if !slices.Contains(workNames(), o.work) {
+		return comparison{}, fmt.Errorf("unknown work %q: choose from %s", o.work, strings.Join(workNames(), ", "))
+	}
+	for flag, fits := range flagWorks {
+		if changed(flag) && !slices.Contains(fits, o.work) {
+			return comparison{}, fmt.Errorf("--%s is not for %s but for %s", flag, o.work, strings.Join(fits, ", "))
+		}
+	}
+	kinds, err := o.kinds()
+	if err != nil {
+		return comparison{}, err
+	}
+	c := comparison{work: o.work, kinds: kinds, crash: o.crash}
+	if o.work == workSeedTable {
+		c.params = parameters{settings: settings{int64(o.memory)}}
+		c.table, err = o.seedTable()
+		return c, err
+	}
+	c.runner, err = o.runner(kinds)
+	return c, err
+}
+
+// kinds returns the stores to run.
+func (o request) kinds() ([]kind, error) {
+	if len(o.stores) == 0 {
+		kinds := allKinds()
+		if o.work == workRecovery {
+			kinds = slices.DeleteFunc(kinds, func(k kind) bool { return k.class == nothing })
+		}
+		return kinds, nil
+	}
+	var kinds []kind
+	for _, name := range o.stores {
+		k, err := kindByName(strings.TrimSpace(name))
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(kinds, func(other kind) bool { return other.name == k.name }) {
+			return nil, fmt.Errorf("--stores names %s twice", k.name)
+		}
+		if o.work == workRecovery && k.class == nothing {
+			return nil, fmt.Errorf("%s is not for %s: %s", workRecovery, k.name, k.class.meaning())
+		}
+		kinds = append(kinds, k)
+	}
+	return kinds, nil
+}
+
+func (o request) seedTable() (bench.SeedTable, error) {
+	for _, n := range o.keys.list {
+		if n > workload.MaxSeedKeys {
+			return bench.SeedTable{}, fmt.Errorf("--keys: %s has at most %d keys", workSeedTable, workload.MaxSeedKeys)
+		}
+	}
+	for _, name := range o.dists {
+		if _, err := workload.ByName(name); err != nil {
+			return bench.SeedTable{}, fmt.Errorf("--dist: %w", err)
+		}
+	}
+	return bench.SeedTable{
+		Keys:          o.keys.list,
+		Distributions: o.dists,
+		Ops:           o.ops.list[0],
+		Reps:          o.reps.list[0],
+		Seed:          uint64(o.seed.list[0]),
+		Dir:           o.dir,
+	}, nil
+}
+
+func (o request) runner(kinds []kind) (runner, error) {
+	p := parameters{
+		Keys:       1_000_000,
+		KeySize:    o.keySize.list[0],
+		ValueSize:  100,
+		Goroutines: o.goroutines.list[0],
+		Seed:       uint64(o.seed.list[0]),
+		settings:   settings{int64(o.memory)},
+	}
+	if o.work == workRMW {
+		p.ValueSize = minValueSize // a counter
+	}
+	if len(o.keys.list) > 1 {
+		return runner{}, fmt.Errorf("--keys: %s takes a single number", o.work)
+	}
+	if len(o.keys.list) == 1 {
+		p.Keys = o.keys.list[0]
+	}
+	if len(o.valueSize.list) == 1 {
+		p.ValueSize = o.valueSize.list[0]
+	}
+	if p.KeySize < 4 && p.Keys > 1<<(8*p.KeySize) {
+		return runner{}, fmt.Errorf("there are no %d different keys of %s", p.Keys, counted(p.KeySize, "byte"))
+	}
+	if o.work != workRecovery {
+		p.Ops = o.ops.list[0]
+		p.Settle = o.settle
+		if len(o.dists) > 1 {
+			return runner{}, fmt.Errorf("--dist: %s takes a single one", o.work)
+		}
+		p.Distribution = distNames()[0]
+		if len(o.dists) == 1 {
+			p.Distribution = o.dists[0]
+		}
+		d, err := workload.ByName(p.Distribution)
+		if err != nil {
+			return runner{}, fmt.Errorf("--dist: %w", err)
+		}
+		p.Distribution = strings.ToLower(d.Name)
+	}
+	if o.work == workMixed {
+		p.Reads = o.reads
+	}
+	if !(p.Reads >= 0 && p.Reads <= 1) {
+		return runner{}, fmt.Errorf("--reads is %v; it must be from 0 to 1", p.Reads)
+	}
+	if p.Settle < 0 {
+		return runner{}, fmt.Errorf("--settle is %v; it cannot be less than 0", p.Settle)
+	}
+	tasks := []task{taskMixed}
+	switch {
+	case o.work == workRMW:
+		tasks = []task{taskUpdates}
+	case o.work == workRecovery && o.crash:
+		tasks = []task{taskCrash, taskOpen}
+	case o.work == workRecovery:
+		tasks = []task{taskLoad, taskOpen}
+	}
+	return runner{kinds: kinds, tasks: tasks, params: p, reps: o.reps.list[0], dir: o.dir}, nil
+}
+
+// A printable is a result that can be printed.
+type printable interface{ writeText(io.Writer) error }
+
+// run runs the comparison. What was finished is returned with any error.
+func (c comparison) run(ctx context.Context, progress func(string)) (out printable, err error) {
+	defer func() {
+		if errors.Is(err, context.Canceled) {
+			err = errors.New("interrupted: the results are not complete")
+		}
+	}()
+	if c.work == workSeedTable {
+		c.table.Progress = func(done, total int64) {
+			progress(fmt.Sprintf("%d%% of %s operations", 100*done/total, humanize.Comma(total)))
+		}
+		return seedTable(ctx, c.kinds, c.table, c.params.settings)
+	}
+	c.runner.progress = func(done, total int, what string) {
+		progress(fmt.Sprintf("%d of %d: %s", done+1, total, what))
+	}
+	r := result{
+		Work:        c.work,
+		Environment: bench.ReadEnvironment(),
+		Parameters:  c.params,
+		Crash:       c.crash,
+		Reps:        c.reps,
+		Reference:   c.kinds[0].name,
+	}
+	runs, err := c.runAll(ctx)
+	r.Rows = summarise(c.work, c.kinds, c.params, r.Reference, runs)
+	return r, err
+}
+
+// showProgress returns what shows a line on a terminal, in place of the one
+// before, and what removes it. If w is no terminal nothing is shown.
+func showProgress(w io.Writer) (show func(string), clear func()) {
+	file, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return func(string) {}, func() {}
+	}
+	const clearLine = "\r\x1b[K"
+	return func(line string) { fmt.Fprint(file, clearLine, line) }, func() { fmt.Fprint(file, clearLine) }
+}
+
+// counts is a flag of a number, or of some if there may be many; empty until it
+// is set, if it has no default.
+type counts struct {
+	min, max int
+	many     bool
+	list     []int
+}
+
+func (c *counts) Set(list string) error {
+	fields := strings.Split(list, ",")
+	if !c.many && len(fields) > 1 {
+		return errors.New("must be a single number")
+	}
+	var numbers []int
+	for _, field := range fields {
+		n, err := parseCount(strings.TrimSpace(field))
+		if err != nil || n < c.min || n > c.max {
+			return fmt.Errorf("%q must be a whole number from %d to %d", field, c.min, c.max)
+		}
+		numbers = append(numbers, n)
+	}
+	c.list = numbers
+	return nil
+}
+
+func (c *counts) String() string {
+	var fields []string
+	for _, n := range c.list {
+		fields = append(fields, strconv.Itoa(n))
+	}
+	return strings.Join(fields, ",")
+}
+
+func (*counts) Type() string { return "count" }
+
+// parseCount reads a whole number: 1000000, 1_000_000 or 1e6.
+func parseCount(s string) (int, error) {
+	s = strings.ReplaceAll(s, "_", "")
+	if n, err := strconv.Atoi(s); err == nil {
+		return n, nil
+	}
+	x, err := strconv.ParseFloat(s, 64)
+	// From 2^53 on not every whole number is a float64.
+	if err != nil || x != math.Trunc(x) || math.Abs(x) >= 1<<53 {
+		return 0, fmt.Errorf("%q is not a whole number", s)
+	}
+	return int(x), nil
+}
+
+// size is a flag of a number of bytes.
+type size int64
+
+func (s *size) Set(text string) error {
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n < minMemory || n > maxMemory {
+		return fmt.Errorf("%q must be a size from %s to %s", text, bytesText(minMemory), bytesText(maxMemory))
+	}
+	*s = size(n)
+	return nil
+}
+
+func (s *size) String() string {
+	return strings.ReplaceAll(bytesText(int64(*s)), " ", "")
+}
+
+func (*size) Type() string { return "size" }

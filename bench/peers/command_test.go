@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nikosgavalas/kvstore/internal/bench"
+)
+
+// runPeers runs the command and returns what it printed.
+func runPeers(ctx context.Context, args string) (stdout, stderr string, err error) {
+	var out, errOut bytes.Buffer
+	cmd := newCommand()
+	cmd.SetOut(&out)
+	cmd.SetErr(&errOut)
+	cmd.SetArgs(strings.Fields(args))
+	err = cmd.ExecuteContext(ctx)
+	return out.String(), errOut.String(), err
+}
+
+const small = " --keys 500 --reps 1 --stores map,memonly"
+
+func TestWorks(t *testing.T) {
+	for args, want := range map[string]string{
+		"--work mixed --ops 1e3 --settle 0 --dist UNIFORM --reads 0.9" + small:   "1,000 operations, 90% reads, uniform, 1 goroutine\n",
+		"--ops 1e3 --settle 0 --value-size 64 --key-size 8 --memory 8MB" + small: "", // refused: 8 MB are not 8 MiB
+		"--work rmw --ops 1_000 --settle 0 --goroutines 2" + small:               "values of 8 B, memory 128 MiB, 1,000 updates, zipfian, 2 goroutines\n",
+		"--work recovery --keys 500 --reps 1 --stores memonly,bbolt":             "loaded and closed, then opened\n",
+		"--work recovery --crash --keys 500 --reps 1 --stores memonly,pebble":    "killed after the last write, then opened\n",
+		"--work seed-table --dist zipfian --ops 1e3" + small:                     "number of distinct choices for keys and values: 500\ndistribution:   Zipfian\n1.0e+03 writes  memonly:",
+	} {
+		dir := t.TempDir()
+		out, errOut, err := runPeers(t.Context(), args+" --dir "+dir)
+		if want == "" {
+			if err == nil {
+				t.Errorf("%s: no error", args)
+			}
+			continue
+		}
+		if err != nil || errOut != "" || !strings.Contains(out, want) {
+			t.Errorf("%s: error %v, printed %q and\n%s", args, err, errOut, out)
+		}
+		wantEmpty(t, dir)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	out, _, err := runPeers(t.Context(), "--ops 1e3 --settle 0 --json --seed 7"+small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r struct {
+		Work, Reference string
+		Parameters      map[string]any
+		Rows            []map[string]any
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Work != workMixed || r.Reference != "map" || len(r.Rows) != 2 || r.Parameters["seed"] != 7.0 || r.Parameters["memory"] != float64(128<<20) {
+		t.Errorf("result %+v", r)
+	}
+	row := r.Rows[1]
+	if row["name"] != "memonly" || row["class"] != "synced" || row["ratio"].(float64) <= 0 || row["p99_ns"].(map[string]any)["max"].(float64) <= 0 {
+		t.Errorf("row %+v", row)
+	}
+
+	out, _, err = runPeers(t.Context(), "--work seed-table --dist hotset --ops 100 --json"+small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seed seedResult
+	if err := json.Unmarshal([]byte(strings.ReplaceAll(out, `"class"`, `"_"`)), &seed); err != nil {
+		t.Fatal(err)
+	}
+	if len(seed.Stores) != 2 || seed.Experiment != workSeedTable || len(seed.Rows) != 4 {
+		t.Errorf("result %+v", seed)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	tests := []struct{ args, says string }{
+		{"--work ycsb", `unknown work "ycsb": choose from seed-table, mixed, rmw, recovery`},
+		{"mixed", `unexpected argument "mixed"`},
+		{"--stores map,rocksdb", `unknown store "rocksdb": choose from map, memonly`},
+		{"--stores map,MAP", "names map twice"},
+		{"--work recovery --stores map", "recovery is not for map: nothing survives"},
+		{"--keys 0", `"0" must be a whole number from 1`},
+		{"--keys 1,2", "mixed takes a single number"},
+		{"--keys 257 --key-size 1", "there are no 257 different keys of 1 byte"},
+		{"--work seed-table --keys 17e6", "at most 16777216 keys"},
+		{"--key-size 2000", "from 1 to 1024"},
+		{"--value-size 7", "from 8 to 65536"},
+		{"--ops 1e9", "from 1 to 100000000"},
+		{"--ops 1,2", "single number"},
+		{"--ops 1.5", "whole number"},
+		{"--reads 1.5", "must be from 0 to 1"},
+		{"--reads nan", "must be from 0 to 1"},
+		{"--dist zipf", `unknown distribution "zipf": choose from Zipfian, HotSet, Uniform`},
+		{"--work seed-table --dist zipf", `unknown distribution "zipf"`},
+		{"--dist zipfian,uniform", "takes a single one"},
+		{"--goroutines 0", "from 1 to 1024"},
+		{"--memory 1MiB", "must be a size from 8.0 MiB to 1.0 TiB"},
+		{"--memory lots", "must be a size"},
+		{"--settle -1s", "cannot be less than 0"},
+		{"--reps 0", "from 1 to 1000"},
+		{"--seed 0", "from 1 to"},
+		{"--crash", "--crash is not for mixed but for recovery"},
+		{"--work rmw --reads 0.1", "--reads is not for rmw but for mixed"},
+		{"--work recovery --ops 5", "--ops is not for recovery but for seed-table, mixed, rmw"},
+		{"--work seed-table --goroutines 2", "--goroutines is not for seed-table"},
+		{"--fast", "unknown flag: --fast"},
+	}
+	for _, test := range tests {
+		out, _, err := runPeers(t.Context(), test.args)
+		if err == nil || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: error %v, want one that says %q", test.args, err, test.says)
+		}
+		if usage := (*usageError)(nil); !errors.As(err, &usage) {
+			t.Errorf("%s: not a mistake in the call: %v", test.args, err)
+		}
+		if out != "" {
+			t.Errorf("%s: printed\n%s", test.args, out)
+		}
+	}
+}
+
+func TestListAndHelp(t *testing.T) {
+	for args, parts := range map[string][]string{
+		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every"},
+		"--help":                {"--work WORK", `(default "mixed")`, "--stores STORES", "memonly", "--memory BYTES", "(default 128MiB)", "--crash", "--goroutines"},
+	} {
+		out, _, err := runPeers(t.Context(), args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range parts {
+			if !strings.Contains(out, part) {
+				t.Errorf("%s: no %q in\n%s", args, part, out)
+			}
+		}
+	}
+}
+
+// Ctrl-C ends the context of the command.
+func TestInterrupted(t *testing.T) {
+	kinds := []kind{mapKind, mustKind(t, "memonly")}
+	for _, work := range []string{workMixed, workSeedTable} {
+		dir := t.TempDir()
+		ctx, interrupt := context.WithCancel(t.Context())
+		defer interrupt()
+		c := comparison{
+			work: work, kinds: kinds,
+			runner: runner{kinds: kinds, tasks: []task{taskMixed}, params: smallParams(), reps: 1000, dir: dir},
+			table:  bench.SeedTable{Keys: []int{500}, Ops: 1000, Reps: 1000, Dir: dir},
+		}
+		var calls atomic.Int64
+		var stopped time.Time
+		printable, err := c.run(ctx, func(string) {
+			if calls.Add(1) == 4 { // both stores ran
+				stopped = time.Now()
+				interrupt()
+			}
+		})
+		if err == nil || !strings.Contains(err.Error(), "interrupted") {
+			t.Fatalf("%s: error %v", work, err)
+		}
+		if took := time.Since(stopped); took > 5*time.Second {
+			t.Errorf("%s: took %v to stop", work, took)
+		}
+		var out strings.Builder
+		if err := printable.writeText(&out); err != nil || !strings.Contains(out.String(), "memonly") {
+			t.Errorf("%s: what was finished should be printed: %v\n%s", work, err, out.String())
+		}
+		wantEmpty(t, dir)
+	}
+}

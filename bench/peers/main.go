@@ -1,0 +1,78 @@
+// Command peers runs the same work on the engines of this project and on other
+// key-value stores for Go programs, and prints them side by side, as ratios:
+//
+//	go run . --work mixed --stores memonly,pebble,pogreb
+//	go run . --list
+//
+// The stores, in files store_*.go, are a map under a mutex, every engine of
+// package kvstore, Pebble, Badger, bbolt, goleveldb, pogreb and bitcask. The
+// works are
+//
+//	seed-table  the table of internal/bench, in this process
+//	mixed       loads a store, then reads and writes
+//	rmw         loads a store, then changes values
+//	recovery    loads a store, closes or kills it, and opens it again
+//
+// # What makes them comparable
+//
+// All run without waiting for the disk at a write, with bloom filters of the
+// same size, without compression, with the same budget for memory, and with
+// values that cannot be compressed. They differ in what survives kill -9: that
+// is their class, which is printed with the settings, and recovery --crash
+// checks it.
+//
+// In all works but the seed table every repetition of every store is a process
+// of its own, so that its memory, its writes and its crash are its own. The
+// repetitions are interleaved, because the speed of a machine drifts. Which keys
+// are used is drawn before the clock starts. Each value names its key and can be
+// checked by itself; afterwards a sample of the keys must hold the last version
+// written, in rmw the number of updates. Making keys and values and checking
+// them adds some tens of nanoseconds to an operation; BenchmarkLoop shows it.
+//
+// Memory is what the process grew by since before the store was opened, at most,
+// looked at every 50 ms: RssAnon, which is the heap, C and anonymous mappings,
+// and RssFile, which is mapped files; it includes what the loop itself needs,
+// about 1 MiB a goroutine. Written bytes are write_bytes of /proc/self/io.
+//
+// # What was left out
+//
+// RocksDB, which needs cgo and its library. Bitcask version 2: it opens a
+// transaction for each call, which makes it several times slower than version
+// 1. A bound on the page cache: stores that leave caching to the system have
+// as much as the machine has.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	if os.Getenv(childVariable) != "" {
+		os.Exit(childMain())
+	}
+	os.Exit(run())
+}
+
+// run returns 0 when all went well, 1 when something failed, and 2 when the
+// program was called wrongly.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	// The first Ctrl-C asks to finish; the second one kills.
+	context.AfterFunc(ctx, stop)
+	err := newCommand().ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "peers: %s\n", strings.TrimSpace(err.Error()))
+	if usage := (*usageError)(nil); errors.As(err, &usage) {
+		return 2
+	}
+	return 1
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/nikosgavalas/kvstore/internal/bench"
+)
+
+// writeJSON writes a value, indented.
+func writeJSON(w io.Writer, value any) error {
+	out := json.NewEncoder(w)
+	out.SetIndent("", "  ")
+	return out.Encode(value)
+}
+
+// writeText writes what was measured for people: what was run, the settings,
+// a line for each store, and how the stores compare with each other.
+func (r result) writeText(w io.Writer) error {
+	var out strings.Builder
+	p := r.Parameters
+	fmt.Fprintf(&out, "%s: %s keys of %d bytes, values of %s, memory %s, ",
+		r.Work, humanize.Comma(int64(p.Keys)), p.KeySize, bytesText(int64(p.ValueSize)), bytesText(p.Memory))
+	switch r.Work {
+	case workRecovery:
+		how := "closed"
+		if r.Crash {
+			how = "killed after the last write"
+		}
+		fmt.Fprintf(&out, "loaded and %s, then opened", how)
+	case workMixed:
+		fmt.Fprintf(&out, "%s operations, %g%% reads, %s, %s",
+			humanize.Comma(int64(p.Ops)), 100*p.Reads, p.Distribution, counted(p.Goroutines, "goroutine"))
+	default:
+		fmt.Fprintf(&out, "%s updates, %s, %s", humanize.Comma(int64(p.Ops)), p.Distribution, counted(p.Goroutines, "goroutine"))
+	}
+	fmt.Fprintf(&out, "\nmedians of %s, ratios to %s; %s, %s, %s\n\n",
+		counted(r.Reps, "repetition"), r.Reference, r.Environment.CPU, counted(r.Environment.Cores, "core"), r.Environment.Go)
+	writeInfos(&out, infos(r.Rows))
+	if r.Work == workRecovery {
+		r.writeRecovery(&out)
+	} else {
+		r.writeOps(&out)
+	}
+	writeMatrix(&out, r.Rows)
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+func infos(rows []row) []storeInfo {
+	var infos []storeInfo
+	for _, r := range rows {
+		infos = append(infos, r.storeInfo)
+	}
+	return infos
+}
+
+// writeInfos writes the class and the settings of stores.
+func writeInfos(w io.Writer, infos []storeInfo) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	seen := make(map[class]bool)
+	for _, s := range infos {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", s.Name, s.Class, s.Settings)
+		seen[s.Class] = true
+	}
+	_ = t.Flush() // a strings.Builder or a buffer does not fail
+	for c := acked; c >= nothing; c-- {
+		if seen[c] {
+			fmt.Fprintf(w, "%s: %s\n", c, c.meaning())
+		}
+	}
+	fmt.Fprintln(w)
+}
+
+// table returns a writer of columns that are aligned at the right.
+func table(w io.Writer) *tabwriter.Writer {
+	return tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+}
+
+func (r result) writeOps(w io.Writer) {
+	t := table(w)
+	fmt.Fprintln(t, "store\top/s\tmin\tmax\tratio\tp50\tp99\tp99.9\tanon\tfile\tdisk\twritten\tallocs/op\tload/s\t")
+	for _, row := range r.Rows {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t%s\t\n", row.Name,
+			rateText(row.OpsPerSecond.Median), rateText(row.OpsPerSecond.Min), rateText(row.OpsPerSecond.Max), ratioText(row.Ratio),
+			nanosText(row.P50.Median), nanosText(row.P99.Median), nanosText(row.P999.Median),
+			bytesText(int64(row.AnonBytes.Median)), bytesText(int64(row.FileBytes.Median)), bytesText(int64(row.DiskBytes.Median)),
+			bytesText(int64(row.WrittenBytes.Median)), row.AllocsPerOp.Median, rateText(row.LoadOpsPerSecond.Median))
+	}
+	_ = t.Flush()
+}
+
+func (r result) writeRecovery(w io.Writer) {
+	t := table(w)
+	fmt.Fprintln(t, "store\topen\tfirst get\ttogether\tmin\tmax\tratio\tlost keys\tanon\tfile\tdisk\tload/s\t")
+	for _, row := range r.Rows {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t\n", row.Name,
+			secondsText(row.OpenSeconds.Median), secondsText(row.FirstGetSeconds.Median),
+			secondsText(row.ReadySeconds.Median), secondsText(row.ReadySeconds.Min), secondsText(row.ReadySeconds.Max), ratioText(row.Ratio),
+			row.Lost.Median, bytesText(int64(row.AnonBytes.Median)), bytesText(int64(row.FileBytes.Median)), bytesText(int64(row.DiskBytes.Median)),
+			rateText(row.LoadOpsPerSecond.Median))
+	}
+	_ = t.Flush()
+}
+
+// writeMatrix writes how many times as fast as each other store each store is.
+func writeMatrix(w io.Writer, rows []row) {
+	if len(rows) < 3 {
+		return // the ratio says it
+	}
+	rows = order(rows)
+	fmt.Fprintln(w, "\ntimes as fast as")
+	t := table(w)
+	fmt.Fprint(t, "\t")
+	for _, row := range rows {
+		fmt.Fprintf(t, "%s\t", row.Name)
+	}
+	fmt.Fprintln(t)
+	for _, row := range rows {
+		fmt.Fprintf(t, "%s\t", row.Name)
+		for _, other := range rows {
+			fmt.Fprintf(t, "%s\t", ratioText(row.Ratios[other.Name]))
+		}
+		fmt.Fprintln(t)
+	}
+	_ = t.Flush()
+}
+
+// A seedResult is a seed table and the stores in it.
+type seedResult struct {
+	Stores []storeInfo `json:"stores"`
+	bench.SeedTableResult
+}
+
+func (r seedResult) writeText(w io.Writer) error {
+	var out strings.Builder
+	writeInfos(&out, r.Stores)
+	if err := r.WriteText(&out); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// counted returns a number with its noun.
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return humanize.Comma(int64(n)) + " " + noun
+}
+
+// bytesText returns a size as 128 MiB.
+func bytesText(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
+
+// threeDigits returns a number with as many decimals as three digits leave.
+func threeDigits(x float64) string {
+	switch {
+	case x >= 99.95:
+		return fmt.Sprintf("%.0f", x)
+	case x >= 9.995:
+		return fmt.Sprintf("%.1f", x)
+	}
+	return fmt.Sprintf("%.2f", x)
+}
+
+// rateText returns operations a second as 1.23M.
+func rateText(x float64) string {
+	switch {
+	case x >= 999_500:
+		return threeDigits(x/1e6) + "M"
+	case x >= 999.5:
+		return threeDigits(x/1e3) + "k"
+	}
+	return threeDigits(x)
+}
+
+// ratioText returns a ratio as 1.23x. What there is nothing to compare with
+// has none.
+func ratioText(x float64) string {
+	if x == 0 {
+		return "-"
+	}
+	if x < 0.0995 {
+		return fmt.Sprintf("%.3fx", x)
+	}
+	return threeDigits(x) + "x"
+}
+
+// nanosText returns a time as 1.23µs.
+func nanosText(ns float64) string {
+	switch d := time.Duration(ns); {
+	case d >= time.Second:
+		return threeDigits(ns/1e9) + "s"
+	case d >= time.Millisecond:
+		return threeDigits(ns/1e6) + "ms"
+	case d >= time.Microsecond:
+		return threeDigits(ns/1e3) + "µs"
+	}
+	return fmt.Sprintf("%.0fns", ns)
+}
+
+func secondsText(s float64) string { return nanosText(s * 1e9) }

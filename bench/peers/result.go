@@ -1,0 +1,142 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/nikosgavalas/kvstore/internal/bench"
+)
+
+// A result is all that a comparison measured.
+type result struct {
+	Work        string            `json:"work"`
+	Environment bench.Environment `json:"environment"`
+	Parameters  parameters        `json:"parameters"`
+	Crash       bool              `json:"crash,omitempty"`
+	Reps        int               `json:"reps"`
+	// Reference is the store that Ratio compares with.
+	Reference string `json:"reference"`
+	// Rows are in the order in which the stores were named. A store that
+	// finished no repetition has none.
+	Rows []row `json:"rows"`
+}
+
+// A storeInfo is what a reader has to know of a store.
+type storeInfo struct {
+	Name     string `json:"name"`
+	Class    class  `json:"class"`
+	Settings string `json:"settings"`
+}
+
+func infoOf(k kind, s settings) storeInfo {
+	return storeInfo{Name: k.name, Class: k.class, Settings: k.describe(s)}
+}
+
+// A row is what one store did, summed up over its repetitions.
+type row struct {
+	storeInfo
+	Runs int `json:"runs"`
+
+	// LoadOpsPerSecond is how fast the keys were loaded, one by one.
+	LoadOpsPerSecond bench.Spread `json:"load_ops_per_second"`
+
+	// OpsPerSecond to WrittenBytes are those of mixed and rmw. Latencies are
+	// those of single operations, in nanoseconds.
+	OpsPerSecond *bench.Spread `json:"ops_per_second,omitempty"`
+	P50          *bench.Spread `json:"p50_ns,omitempty"`
+	P99          *bench.Spread `json:"p99_ns,omitempty"`
+	P999         *bench.Spread `json:"p99_9_ns,omitempty"`
+	AllocsPerOp  *bench.Spread `json:"allocs_per_op,omitempty"`
+	WrittenBytes *bench.Spread `json:"written_bytes,omitempty"`
+
+	// OpenSeconds to Lost are those of recovery.
+	OpenSeconds     *bench.Spread `json:"open_seconds,omitempty"`
+	FirstGetSeconds *bench.Spread `json:"first_get_seconds,omitempty"`
+	ReadySeconds    *bench.Spread `json:"ready_seconds,omitempty"` // both together
+	Lost            *bench.Spread `json:"lost,omitempty"`
+
+	AnonBytes bench.Spread `json:"anon_bytes"`
+	FileBytes bench.Spread `json:"file_bytes"`
+	DiskBytes bench.Spread `json:"disk_bytes"`
+
+	// Ratio is how many times as fast as the reference the store is, and
+	// Ratios the same for every store that has a row: ratios of medians.
+	Ratio  float64            `json:"ratio,omitempty"`
+	Ratios map[string]float64 `json:"ratios"`
+}
+
+// speed is what ratios are made of.
+func (r row) speed() float64 {
+	if r.ReadySeconds != nil {
+		return 1 / r.ReadySeconds.Median
+	}
+	return r.OpsPerSecond.Median
+}
+
+// summarise makes rows of the repetitions of each store.
+func summarise(work string, kinds []kind, p parameters, reference string, runs [][]measurement) []row {
+	rows := []row{}
+	for i, k := range kinds {
+		if len(runs[i]) > 0 {
+			r := rowOf(work, p, runs[i])
+			r.storeInfo = infoOf(k, p.settings)
+			rows = append(rows, r)
+		}
+	}
+	for i := range rows {
+		rows[i].Ratios = make(map[string]float64)
+		for _, other := range rows {
+			rows[i].Ratios[other.Name] = rows[i].speed() / other.speed()
+		}
+		rows[i].Ratio = rows[i].Ratios[reference]
+	}
+	return rows
+}
+
+// rowOf sums up the repetitions of one store.
+func rowOf(work string, p parameters, runs []measurement) row {
+	over := func(f func(m measurement) float64) bench.Spread {
+		var xs []float64
+		for _, m := range runs {
+			xs = append(xs, f(m))
+		}
+		return bench.SpreadOf(xs)
+	}
+	spread := func(f func(m measurement) float64) *bench.Spread {
+		s := over(f)
+		return &s
+	}
+	r := row{
+		Runs:             len(runs),
+		LoadOpsPerSecond: over(func(m measurement) float64 { return float64(p.Keys) / m.LoadSeconds }),
+		AnonBytes:        over(func(m measurement) float64 { return float64(m.AnonBytes) }),
+		FileBytes:        over(func(m measurement) float64 { return float64(m.FileBytes) }),
+		DiskBytes:        over(func(m measurement) float64 { return float64(m.DiskBytes) }),
+	}
+	if work == workRecovery {
+		r.OpenSeconds = spread(func(m measurement) float64 { return m.OpenSeconds })
+		r.FirstGetSeconds = spread(func(m measurement) float64 { return m.FirstGetSeconds })
+		r.ReadySeconds = spread(func(m measurement) float64 { return m.OpenSeconds + m.FirstGetSeconds })
+		r.Lost = spread(func(m measurement) float64 { return float64(m.Lost) })
+		return r
+	}
+	r.OpsPerSecond = spread(func(m measurement) float64 { return float64(p.Ops) / m.Seconds })
+	r.P50 = spread(func(m measurement) float64 { return float64(m.Latency.P50) })
+	r.P99 = spread(func(m measurement) float64 { return float64(m.Latency.P99) })
+	r.P999 = spread(func(m measurement) float64 { return float64(m.Latency.P999) })
+	r.AllocsPerOp = spread(func(m measurement) float64 { return m.AllocsPerOp })
+	r.WrittenBytes = spread(func(m measurement) float64 { return float64(m.WrittenBytes) })
+	return r
+}
+
+// order sorts a copy of rows, the fastest first.
+func order(rows []row) []row {
+	return slices.SortedStableFunc(slices.Values(rows), func(a, b row) int {
+		switch {
+		case a.speed() > b.speed():
+			return -1
+		case a.speed() < b.speed():
+			return 1
+		}
+		return 0
+	})
+}

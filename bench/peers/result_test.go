@@ -1,0 +1,138 @@
+package main
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/nikosgavalas/kvstore/internal/bench"
+)
+
+func testKind(name string, c class) kind {
+	return kind{name: name, class: c, describe: func(settings) string { return "as it comes" }}
+}
+
+// testResult is of three stores with one, three and two repetitions, and one
+// with none.
+func testResult(work string) result {
+	kinds := []kind{testKind("ref", nothing), testKind("fast", acked), testKind("slow", most), testKind("late", acked)}
+	at := func(seconds float64, p99, anon int64) measurement {
+		return measurement{
+			LoadSeconds: 2, Seconds: seconds, Latency: bench.Latency{P50: 100, P99: p99, P999: 9_000_000}, AllocsPerOp: 1.5,
+			OpenSeconds: seconds, FirstGetSeconds: seconds / 4, Lost: p99,
+			AnonBytes: anon << 20, FileBytes: 5 << 20, DiskBytes: 7 << 30, WrittenBytes: 1000,
+		}
+	}
+	p := smallParams()
+	p.Ops = 1_000_000
+	r := result{Work: work, Parameters: p, Reference: "ref", Reps: 3}
+	r.Rows = summarise(work, kinds, p, "ref", [][]measurement{
+		{at(1, 1500, 10)},
+		{at(0.5, 1000, 30), at(0.1, 3000, 10), at(0.25, 2000, 20)},
+		{at(4, 5, 10), at(6, 10, 30)},
+		{},
+	})
+	return r
+}
+
+func TestSummarise(t *testing.T) {
+	r := testResult(workMixed)
+	if len(r.Rows) != 3 {
+		t.Fatalf("rows %+v", r.Rows)
+	}
+	fast, slow := r.Rows[1], r.Rows[2]
+	if fast.Name != "fast" || fast.Runs != 3 || fast.Class != acked || fast.Settings != "as it comes" {
+		t.Errorf("row %+v", fast)
+	}
+	for what, test := range map[string]struct{ got, want bench.Spread }{
+		"op/s":  {*fast.OpsPerSecond, bench.Spread{Median: 4e6, Min: 2e6, Max: 1e7}},
+		"p99":   {*fast.P99, bench.Spread{Median: 2000, Min: 1000, Max: 3000}},
+		"anon":  {fast.AnonBytes, bench.Spread{Median: 20 << 20, Min: 10 << 20, Max: 30 << 20}},
+		"load":  {fast.LoadOpsPerSecond, bench.Spread{Median: 250, Min: 250, Max: 250}},
+		"even":  {*slow.P99, bench.Spread{Median: 7.5, Min: 5, Max: 10}},
+		"alloc": {*slow.AllocsPerOp, bench.Spread{Median: 1.5, Min: 1.5, Max: 1.5}},
+	} {
+		if test.got != test.want {
+			t.Errorf("%s: got %+v, want %+v", what, test.got, test.want)
+		}
+	}
+	if fast.Ratio != 4 || r.Rows[0].Ratio != 1 || fast.Ratios["ref"] != 4 || fast.Ratios["fast"] != 1 || len(fast.Ratios) != 3 {
+		t.Errorf("ratios %v, %v", fast.Ratio, fast.Ratios)
+	}
+	if product := fast.Ratios["slow"] * slow.Ratios["fast"]; math.Abs(product-1) > 1e-9 {
+		t.Errorf("the ratios of two stores multiply to %v", product)
+	}
+	if names := kindNamesOf(order(r.Rows)); names != "fast ref slow" {
+		t.Errorf("by speed they are %s", names)
+	}
+}
+
+func kindNamesOf(rows []row) string {
+	var names []string
+	for _, r := range rows {
+		names = append(names, r.Name)
+	}
+	return strings.Join(names, " ")
+}
+
+func TestSummariseRecovery(t *testing.T) {
+	r := testResult(workRecovery)
+	fast := r.Rows[1]
+	if fast.OpsPerSecond != nil || fast.ReadySeconds.Median != 0.3125 || fast.Lost.Max != 3000 {
+		t.Errorf("row %+v", fast)
+	}
+	if fast.Ratio != 4 {
+		t.Errorf("a store that is ready in a quarter of the time has ratio %v", fast.Ratio)
+	}
+}
+
+// A reference that failed leaves the others without a ratio.
+func TestSummariseWithoutReference(t *testing.T) {
+	rows := summarise(workMixed, []kind{testKind("ref", acked), testKind("a", acked)}, smallParams(), "ref",
+		[][]measurement{{}, {{LoadSeconds: 1, Seconds: 1}}})
+	if len(rows) != 1 || rows[0].Ratio != 0 || ratioText(rows[0].Ratio) != "-" {
+		t.Errorf("rows %+v", rows)
+	}
+}
+
+func TestTexts(t *testing.T) {
+	for _, test := range []struct{ got, want string }{
+		{rateText(12), "12.0"}, {rateText(999.4), "999"}, {rateText(999.6), "1.00k"}, {rateText(12_345), "12.3k"},
+		{rateText(999_499), "999k"}, {rateText(999_500), "1.00M"}, {rateText(12_345_678), "12.3M"},
+		{nanosText(0), "0ns"}, {nanosText(999), "999ns"}, {nanosText(1234), "1.23µs"}, {nanosText(12_345_678), "12.3ms"}, {nanosText(2e9), "2.00s"},
+		{secondsText(0.0125), "12.5ms"},
+		{ratioText(0.0123), "0.012x"}, {ratioText(0.05), "0.050x"}, {ratioText(1), "1.00x"}, {ratioText(12.34), "12.3x"}, {ratioText(123.4), "123x"},
+		{bytesText(128 << 20), "128 MiB"}, {bytesText(-5), "0 B"},
+		{counted(1, "core"), "1 core"}, {counted(2000, "update"), "2,000 updates"},
+	} {
+		if test.got != test.want {
+			t.Errorf("got %q, want %q", test.got, test.want)
+		}
+	}
+}
+
+func TestWriteText(t *testing.T) {
+	for work, want := range map[string][]string{
+		workMixed: {
+			"mixed: 500 keys of 16 bytes, values of 24 B, memory 8.0 MiB, 1,000,000 operations, 50% reads, zipfian, 2 goroutines\n",
+			"medians of 3 repetitions, ratios to ref;",
+			"fast  acked    as it comes\n",
+			"most: kill -9 loses the last writes",
+			" store   op/s    min    max  ratio    p50     p99   p99.9    anon     file     disk  written  allocs/op  load/s\n",
+			"  fast  4.00M  2.00M  10.0M  4.00x  100ns  2.00µs  9.00ms  20 MiB  5.0 MiB  7.0 GiB   1000 B        1.5     250\n",
+			"times as fast as\n          fast    ref   slow\n  fast   1.00x  4.00x  19.2x\n",
+		},
+		workRMW:      {"rmw: 500 keys of 16 bytes, values of 24 B, memory 8.0 MiB, 1,000,000 updates, zipfian, 2 goroutines\n"},
+		workRecovery: {"loaded and closed, then opened\n", "   fast  250ms     62.5ms     312ms  125ms  625ms  4.00x       2000  20 MiB"},
+	} {
+		var out strings.Builder
+		if err := testResult(work).writeText(&out); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range want {
+			if !strings.Contains(out.String(), part) {
+				t.Errorf("%s: no %q in\n%s", work, part, out.String())
+			}
+		}
+	}
+}

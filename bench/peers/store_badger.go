@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/nikosgavalas/kvstore/internal/bench"
+)
+
+// badgerKind is Badger with values in the tables. Its logs are mapped files, so
+// what was written to them outlives the process.
+var badgerKind = kind{
+	name:  "badger",
+	class: acked,
+	open:  openBadger,
+	describe: func(s settings) string {
+		return fmt.Sprintf("%d memtables of %s, index cache %s, no block cache (no use without compression), bloom filters of 1%% (%d bits), no compression, values in the tables, no conflict detection, else defaults",
+			badgerMemtables, bytesText(badgerMemtable(s)), bytesText(badgerIndexCache(s)), filterBits)
+	},
+}
+
+// Besides the memtables that wait there is one that is written to; together
+// they take three quarters of the budget.
+const badgerMemtables = 5
+
+func badgerMemtable(s settings) int64   { return s.Memory / 8 }
+func badgerIndexCache(s settings) int64 { return s.Memory / 4 }
+
+func openBadger(dir string, s settings) (store, error) {
+	opts := badger.DefaultOptions(dir)
+	opts.MemTableSize = badgerMemtable(s)
+	opts.NumMemtables = badgerMemtables
+	// Half of what Badger allows at most, which is 15% of a memtable.
+	opts.ValueThreshold = min(opts.ValueThreshold, opts.MemTableSize*15/200)
+	opts.IndexCacheSize = badgerIndexCache(s)
+	opts.BlockCacheSize = 0
+	opts.BloomFalsePositive = 0.01
+	opts.Compression = options.None
+	opts.DetectConflicts = false
+	opts.MetricsEnabled = false
+	opts.Logger = nil
+	db, err := badger.Open(opts)
+	if err != nil {
+		return nil, err
+	}
+	return &badgerStore{DB: db, stripes: newStripes()}, nil
+}
+
+type badgerStore struct {
+	*badger.DB
+	stripes *stripes
+}
+
+func (b *badgerStore) Get(dst, key []byte) ([]byte, error) {
+	txn := b.NewTransaction(false)
+	defer txn.Discard()
+	item, err := txn.Get(key)
+	if err != nil {
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			err = bench.ErrNotFound
+		}
+		return dst, err
+	}
+	err = item.Value(func(value []byte) error {
+		dst = append(dst, value...)
+		return nil
+	})
+	return dst, err
+}
+
+func (b *badgerStore) Set(key, value []byte) error {
+	txn := b.NewTransaction(true)
+	defer txn.Discard()
+	if err := txn.Set(key, value); err != nil {
+		return err
+	}
+	return txn.Commit()
+}
+
+func (b *badgerStore) updater(fn change) func(key []byte) error {
+	return b.stripes.updater(b, fn)
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/internal/engine"
+)
+
+// ourKind is one of the engines of this project, through the public interface
+// and with the default settings of the engine.
+func ourKind(e kvstore.Engine) kind {
+	k := kind{
+		name:  e.String(),
+		class: synced,
+		open: func(dir string, s settings) (store, error) {
+			db, err := kvstore.Open(dir, kvstore.Options{Engine: e, MemoryBytes: s.Memory})
+			if err != nil {
+				return nil, err
+			}
+			return ours{db}, nil
+		},
+		describe: func(s settings) string { return fmt.Sprintf("MemoryBytes %s, else defaults", bytesText(s.Memory)) },
+	}
+	if e.Driver().Class() == engine.Log {
+		k.class = acked
+	}
+	return k
+}
+
+type ours struct{ *kvstore.Store }
+
+func (o ours) updater(fn change) func(key []byte) error {
+	put := func(dst, old []byte, found bool) ([]byte, kvstore.Op) { return fn(dst, old, found), kvstore.Put }
+	return func(key []byte) error { return o.Update(key, put) }
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/internal/bench"
+)
+
+// A store is one that is being measured. A Get that finds nothing returns an
+// error for which isMissing is true.
+type store interface {
+	bench.Target
+	// updater returns a function that replaces the value of a key by what fn
+	// makes of it, atomically. It belongs to one goroutine, so that it can
+	// keep its buffers.
+	updater(fn change) func(key []byte) error
+}
+
+// A change appends the new value of a key to dst and returns the result. The
+// slices are dead when it returns.
+type change func(dst, old []byte, found bool) []byte
+
+// A kind is a store that can be opened.
+type kind struct {
+	name  string
+	class class
+	// open opens the store in a directory that is empty, or that the same
+	// kind has used before.
+	open func(dir string, s settings) (store, error)
+	// describe says on one line how open configures it.
+	describe func(s settings) string
+}
+
+// settings are what all stores have in common. Each translates them into its
+// own; what is not here is the same in all runs.
+type settings struct {
+	// Memory is the budget in bytes for caches and buffers.
+	Memory int64 `json:"memory"`
+}
+
+// filterBits is the size of bloom filters, in bits a key.
+const filterBits = 10
+
+// A class says what of the acknowledged writes is there after kill -9. No
+// store waits for the disk at a write, so none promises more than some prefix
+// after a power cut.
+type class int
+
+const (
+	// nothing: not even a clean Close keeps anything.
+	nothing class = iota
+	// synced: what was there at the last Sync or clean Close.
+	synced
+	// most: all but the last few, which are still in a buffer of the process.
+	most
+	// acked: all of them.
+	acked
+)
+
+func (c class) String() string {
+	return [...]string{"nothing", "synced", "most", "acked"}[c]
+}
+
+// meaning explains the class.
+func (c class) meaning() string {
+	return [...]string{
+		"nothing survives the process",
+		"kill -9 goes back to the last Sync or clean Close",
+		"kill -9 loses the last writes, those still buffered in the process",
+		"every acknowledged write survives kill -9",
+	}[c]
+}
+
+// MarshalText makes a class readable in JSON.
+func (c class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// A syncer is a store of the class synced.
+type syncer interface{ Sync() error }
+
+// allKinds returns all stores, the one that ratios refer to by default first.
+func allKinds() []kind {
+	kinds := []kind{mapKind}
+	for _, e := range kvstore.Engines() {
+		kinds = append(kinds, ourKind(e))
+	}
+	return append(kinds, pebbleKind, pebbleAckedKind, badgerKind, bboltKind, goleveldbKind, pogrebKind, bitcaskKind)
+}
+
+// kindNames returns the names of kinds.
+func kindNames(kinds []kind) []string {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// kindByName finds a store. The error for a name that is none lists those that
+// are.
+func kindByName(name string) (kind, error) {
+	kinds := allKinds()
+	i := slices.IndexFunc(kinds, func(k kind) bool { return strings.EqualFold(k.name, name) })
+	if i < 0 {
+		return kind{}, fmt.Errorf("unknown store %q: choose from %s", name, strings.Join(kindNames(kinds), ", "))
+	}
+	return kinds[i], nil
+}
+
+// isMissing says that a key has no value.
+func isMissing(err error) bool {
+	return errors.Is(err, bench.ErrNotFound) || errors.Is(err, kvstore.ErrNotFound)
+}
+
+// stripes are the locks with which a program makes a read and a write one
+// step, if the store has nothing for that.
+type stripes struct {
+	seed  maphash.Seed
+	locks [256]struct {
+		sync.Mutex
+		_ [56]byte // the rest of a cache line
+	}
+}
+
+func newStripes() *stripes {
+	return &stripes{seed: maphash.MakeSeed()}
+}
+
+// updater is the updater of a store without one.
+func (s *stripes) updater(target bench.Target, fn change) func(key []byte) error {
+	var old, value []byte
+	return func(key []byte) error {
+		lock := &s.locks[maphash.Bytes(s.seed, key)%uint64(len(s.locks))]
+		lock.Lock()
+		defer lock.Unlock()
+		var err error
+		old, err = target.Get(old[:0], key)
+		if err != nil && !isMissing(err) {
+			return err
+		}
+		value = fn(value[:0], old, err == nil)
+		return target.Set(key, value)
+	}
+}
