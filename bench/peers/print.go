@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -48,7 +50,11 @@ func (r result) writeText(w io.Writer) error {
 	} else {
 		r.writeOps(&out)
 	}
-	writeMatrix(&out, r.Rows)
+	var speeds []speed
+	for _, row := range r.Rows {
+		speeds = append(speeds, speed{row.Name, row.speed()})
+	}
+	writeMatrix(&out, "times as fast as", speeds)
 	_, err := io.WriteString(w, out.String())
 	return err
 }
@@ -109,23 +115,30 @@ func (r result) writeRecovery(w io.Writer) {
 	_ = t.Flush()
 }
 
-// writeMatrix writes how many times as fast as each other store each store is.
-func writeMatrix(w io.Writer, rows []row) {
-	if len(rows) < 3 {
-		return // the ratio says it
+// A speed is how fast a store is, in a unit that all of a comparison share.
+type speed struct {
+	name  string
+	value float64
+}
+
+// writeMatrix writes how many times as fast as each other store each store is,
+// the fastest first.
+func writeMatrix(w io.Writer, title string, speeds []speed) {
+	if len(speeds) < 3 {
+		return // a ratio has said it
 	}
-	rows = order(rows)
-	fmt.Fprintln(w, "\ntimes as fast as")
+	speeds = slices.SortedStableFunc(slices.Values(speeds), func(a, b speed) int { return cmp.Compare(b.value, a.value) })
+	fmt.Fprintf(w, "\n%s\n", title)
 	t := table(w)
 	fmt.Fprint(t, "\t")
-	for _, row := range rows {
-		fmt.Fprintf(t, "%s\t", row.Name)
+	for _, s := range speeds {
+		fmt.Fprintf(t, "%s\t", s.name)
 	}
 	fmt.Fprintln(t)
-	for _, row := range rows {
-		fmt.Fprintf(t, "%s\t", row.Name)
-		for _, other := range rows {
-			fmt.Fprintf(t, "%s\t", ratioText(row.Ratios[other.Name]))
+	for _, s := range speeds {
+		fmt.Fprintf(t, "%s\t", s.name)
+		for _, other := range speeds {
+			fmt.Fprintf(t, "%s\t", ratioText(s.value/other.value))
 		}
 		fmt.Fprintln(t)
 	}
@@ -144,8 +157,42 @@ func (r seedResult) writeText(w io.Writer) error {
 	if err := r.WriteText(&out); err != nil {
 		return err
 	}
+	for _, phase := range r.phases() {
+		writeMatrix(&out, phase+" of all blocks together, times as fast as", r.speeds(phase))
+	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+// phases returns the names of what each store does.
+func (r seedResult) phases() []string {
+	var phases []string
+	for _, row := range r.Rows {
+		if !slices.Contains(phases, row.Phase) {
+			phases = append(phases, row.Phase)
+		}
+	}
+	return phases
+}
+
+// speeds returns how fast stores are in a phase, summed up over all blocks of
+// the table. A store that did not get through all that others did has none.
+func (r seedResult) speeds(phase string) []speed {
+	seconds, blocks, most := make(map[string]float64), make(map[string]int), 0
+	for _, row := range r.Rows {
+		if row.Phase == phase {
+			seconds[row.Contender] += row.Seconds.Median
+			blocks[row.Contender]++
+			most = max(most, blocks[row.Contender])
+		}
+	}
+	var speeds []speed
+	for _, name := range r.Parameters.Contenders {
+		if blocks[name] == most && most > 0 {
+			speeds = append(speeds, speed{name, 1 / seconds[name]})
+		}
+	}
+	return speeds
 }
 
 // counted returns a number with its noun.

@@ -1,10 +1,6 @@
 package main
 
-import (
-	"slices"
-
-	"github.com/nikosgavalas/kvstore/internal/bench"
-)
+import "github.com/nikosgavalas/kvstore/internal/bench"
 
 // A result is all that a comparison measured.
 type result struct {
@@ -126,17 +122,4 @@ func rowOf(work string, p parameters, runs []measurement) row {
 	r.AllocsPerOp = spread(func(m measurement) float64 { return m.AllocsPerOp })
 	r.WrittenBytes = spread(func(m measurement) float64 { return float64(m.WrittenBytes) })
 	return r
-}
-
-// order sorts a copy of rows, the fastest first.
-func order(rows []row) []row {
-	return slices.SortedStableFunc(slices.Values(rows), func(a, b row) int {
-		switch {
-		case a.speed() > b.speed():
-			return -1
-		case a.speed() < b.speed():
-			return 1
-		}
-		return 0
-	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,17 +63,29 @@ func TestSummarise(t *testing.T) {
 	if product := fast.Ratios["slow"] * slow.Ratios["fast"]; math.Abs(product-1) > 1e-9 {
 		t.Errorf("the ratios of two stores multiply to %v", product)
 	}
-	if names := kindNamesOf(order(r.Rows)); names != "fast ref slow" {
-		t.Errorf("by speed they are %s", names)
-	}
 }
 
-func kindNamesOf(rows []row) string {
-	var names []string
-	for _, r := range rows {
-		names = append(names, r.Name)
+func TestSeedSpeeds(t *testing.T) {
+	var r seedResult
+	r.Parameters.Contenders = []string{"a", "b", "late"}
+	add := func(name, phase string, seconds float64) {
+		r.Rows = append(r.Rows, bench.SeedTableRow{Row: bench.Row{Contender: name, Phase: phase, Seconds: bench.Spread{Median: seconds}}})
 	}
-	return strings.Join(names, " ")
+	for _, block := range []float64{1, 3} {
+		add("a", "writes", block)
+		add("b", "writes", 2*block)
+		add("b", "reads", block)
+	}
+	add("late", "writes", 1)
+	if got := r.phases(); !slices.Equal(got, []string{"writes", "reads"}) {
+		t.Errorf("phases %v", got)
+	}
+	if got, want := r.speeds("writes"), []speed{{"a", 0.25}, {"b", 0.125}}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := (seedResult{}).speeds("writes"); len(got) != 0 {
+		t.Errorf("nothing was measured, and got %v", got)
+	}
 }
 
 func TestSummariseRecovery(t *testing.T) {
