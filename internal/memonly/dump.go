@@ -63,7 +63,8 @@ func (d *dump) add(key string, value []byte) (full bool) {
 }
 
 func (d *dump) endFrame() {
-	record.EndFrame(d.buf, d.start, d.seq, d.entry.N)
+	record.EndFrame(d.buf, d.start, 0)
+	record.SealFrame(d.buf[d.start:], d.seq, d.entry.N)
 	d.start = len(d.buf)
 }
 

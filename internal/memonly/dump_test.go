@@ -187,14 +187,16 @@ func frame(n uint64, entries ...record.Entry) []byte {
 	for _, e := range entries {
 		b = record.AppendEntry(b, e)
 	}
-	record.EndFrame(b, 0, 5, n)
+	record.EndFrame(b, 0, 0)
+	record.SealFrame(b, 5, n)
 	return b
 }
 
 // rawFrame is a frame whose payload may be anything.
 func rawFrame(n uint64, payload []byte) []byte {
 	b := append(record.BeginFrame(nil), payload...)
-	record.EndFrame(b, 0, 5, n)
+	record.EndFrame(b, 0, 0)
+	record.SealFrame(b, 5, n)
 	return b
 }
 

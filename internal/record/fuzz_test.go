@@ -25,9 +25,10 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		framed := append(BeginFrame(nil), b...)
-		EndFrame(framed, 0, 9, file)
+		EndFrame(framed, 0, More)
+		SealFrame(framed, 9, file)
 		frame, n, err := DecodeFrame(framed, file)
-		if err != nil || n != len(framed) || frame.Seq != 9 || frame.File != file || !bytes.Equal(frame.Payload, b) {
+		if err != nil || n != len(framed) || frame.Seq != 9 || frame.Flags != More || !bytes.Equal(frame.Payload, b) {
 			t.Fatalf("a frame of %d bytes decodes to %+v, %d, %v", len(framed), frame, n, err)
 		}
 		for rest := b; len(rest) > 0; {
@@ -78,11 +79,12 @@ func checkFrame(t *testing.T, b []byte, file uint64) {
 		}
 		return
 	}
-	if sizeErr != nil || size != int64(n) || n > len(b) || len(f.Payload) != n-FrameHeader || f.File != file {
+	if sizeErr != nil || size != int64(n) || n > len(b) || len(f.Payload) != n-FrameHeader {
 		t.Fatalf("%x: %+v, %d; FrameSize %d, %v", b, f, n, size, sizeErr)
 	}
 	again := append(BeginFrame(nil), f.Payload...)
-	EndFrame(again, 0, f.Seq, f.File)
+	EndFrame(again, 0, f.Flags)
+	SealFrame(again, f.Seq, file)
 	if !bytes.Equal(again, b[:n]) {
 		t.Fatalf("%x decodes to %+v, which encodes to %x", b[:n], f, again)
 	}

@@ -17,18 +17,24 @@
 //
 // # Frame
 //
-// A frame is the unit that is whole or absent after a crash: one operation, or
-// one batch, or one chunk of a dump. All integers are little endian.
+// A frame is the unit of checksums: one entry, or a chunk of a dump. All
+// integers are little endian.
 //
-//	crc     4 bytes  CRC-32C of all that follows in the frame
-//	length  4 bytes  length of the payload, at least 1
+//	crc     4 bytes  see below
+//	length  4 bytes  length of the payload, at least 1, in bits 0-27; flags above
 //	seq     8 bytes  sequence number of the first entry in the payload
-//	file    8 bytes  number of the file that the frame was written to
 //	payload          entries, back to back
 //
-// The file number makes a frame that an older file left behind in a recycled
-// block invalid in the new one. A header of zeros, as in preallocated space, is
+// The crc is the CRC-32C of the payload followed by length and seq, combined by
+// exclusive or with a number that differs from file to file: a frame that an
+// older file left behind in a recycled block is not valid in the new one. The
+// payload comes first so that all but 12 bytes can be summed up before the
+// sequence number is known. A header of zeros, as in preallocated space, is
 // never a valid frame, because the length must not be zero.
+//
+// Flags say what a frame is among others: More, that the next frame belongs to
+// the same operation, and Start, that the payload is not entries but describes
+// the file (package logfile).
 //
 // A reader may rely on nothing but the checksum: lengths are compared with
 // what is left of the input before they are used, and decoding never
@@ -164,12 +170,25 @@ func decodeLength(b []byte, at *int, limit uint64) (int, error) {
 }
 
 // FrameHeader is the number of bytes of a frame before its payload.
-const FrameHeader = 4 + 4 + 8 + 8
+const FrameHeader = 4 + 4 + 8
+
+// Flags of a frame.
+type Flags uint32
+
+// The flags. The bits are part of the format.
+const (
+	More  Flags = 1 << 28 // the next frame belongs to the same operation
+	Start Flags = 1 << 29 // the payload describes the file
+
+	flagsMask = More | Start
+	// maxPayload is the largest length of a payload.
+	maxPayload = 1<<28 - 1
+)
 
 // Frame is one decoded frame. Its payload aliases the input of DecodeFrame.
 type Frame struct {
+	Flags   Flags
 	Seq     uint64
-	File    uint64
 	Payload []byte
 }
 
@@ -181,15 +200,25 @@ func BeginFrame(dst []byte) []byte {
 	return append(dst, make([]byte, FrameHeader)...)
 }
 
-// EndFrame fills in the header of the frame that starts at b[start:] and ends
-// with b. The payload must not be empty.
-func EndFrame(b []byte, start int, seq, file uint64) {
+// EndFrame does what can be done for the frame that starts at b[start:] and
+// ends with b before its place in history is known. The payload must not be
+// empty. The frame is valid after SealFrame.
+func EndFrame(b []byte, start int, flags Flags) {
 	f := b[start:]
-	binary.LittleEndian.PutUint32(f[4:], uint32(len(f)-FrameHeader))
-	binary.LittleEndian.PutUint64(f[8:], seq)
-	binary.LittleEndian.PutUint64(f[16:], file)
-	binary.LittleEndian.PutUint32(f, crc32.Checksum(f[4:], castagnoli))
+	binary.LittleEndian.PutUint32(f[4:], uint32(len(f)-FrameHeader)|uint32(flags))
+	binary.LittleEndian.PutUint32(f, crc32.Checksum(f[FrameHeader:], castagnoli))
 }
+
+// SealFrame completes the frame that f starts with for a place in a file.
+func SealFrame(f []byte, seq, file uint64) {
+	binary.LittleEndian.PutUint64(f[8:], seq)
+	crc := crc32.Update(binary.LittleEndian.Uint32(f), castagnoli, f[4:FrameHeader])
+	binary.LittleEndian.PutUint32(f, crc^fileMask(file))
+}
+
+// fileMask is different for any two files whose numbers differ by less than
+// 2^32.
+func fileMask(file uint64) uint32 { return uint32(file) * 0x9e3779b1 }
 
 // FrameSize returns the length of the whole frame whose header b starts with,
 // without trusting it: the caller compares it with what is left of the file.
@@ -198,11 +227,11 @@ func FrameSize(b []byte) (int64, error) {
 	if len(b) < FrameHeader {
 		return 0, ErrShort
 	}
-	length := binary.LittleEndian.Uint32(b[4:])
-	if length == 0 {
+	word := binary.LittleEndian.Uint32(b[4:])
+	if word&maxPayload == 0 || word&^(maxPayload|uint32(flagsMask)) != 0 {
 		return 0, ErrInvalid
 	}
-	return FrameHeader + int64(length), nil
+	return FrameHeader + int64(word&maxPayload), nil
 }
 
 // DecodeFrame decodes the frame that b starts with, which must have been
@@ -217,16 +246,13 @@ func DecodeFrame(b []byte, file uint64) (Frame, int, error) {
 		return Frame{}, 0, ErrShort
 	}
 	b = b[:size]
-	if crc32.Checksum(b[4:], castagnoli) != binary.LittleEndian.Uint32(b) {
+	crc := crc32.Update(crc32.Checksum(b[FrameHeader:], castagnoli), castagnoli, b[4:FrameHeader])
+	if crc^fileMask(file) != binary.LittleEndian.Uint32(b) {
 		return Frame{}, 0, ErrChecksum
 	}
-	f := Frame{
+	return Frame{
+		Flags:   Flags(binary.LittleEndian.Uint32(b[4:])) & flagsMask,
 		Seq:     binary.LittleEndian.Uint64(b[8:]),
-		File:    binary.LittleEndian.Uint64(b[16:]),
 		Payload: b[FrameHeader:],
-	}
-	if f.File != file {
-		return Frame{}, 0, ErrInvalid
-	}
-	return f, int(size), nil
+	}, int(size), nil
 }

@@ -195,7 +195,8 @@ func makeFrame(seq, file uint64, entries ...Entry) []byte {
 	for _, e := range entries {
 		b = AppendEntry(b, e)
 	}
-	EndFrame(b, 0, seq, file)
+	EndFrame(b, 0, 0)
+	SealFrame(b, seq, file)
 	return b
 }
 
@@ -203,14 +204,15 @@ func TestFrameRoundTrip(t *testing.T) {
 	var b []byte
 	var want []Frame
 	for i, n := range []int{1, 2, 255, 256, 65535, 65536, 1 << 20} {
-		f := Frame{Seq: uint64(i) << 60, File: 7, Payload: filled(n, byte(i))}
+		f := Frame{Flags: Flags(i%4) << 28, Seq: uint64(i) << 60, Payload: filled(n, byte(i))}
 		start := len(b)
 		b = BeginFrame(b)
 		if len(b)-start != FrameHeader {
 			t.Fatalf("BeginFrame made room for %d bytes", len(b)-start)
 		}
 		b = append(b, f.Payload...)
-		EndFrame(b, start, f.Seq, f.File)
+		EndFrame(b, start, f.Flags)
+		SealFrame(b[start:], f.Seq, 7)
 		want = append(want, f)
 	}
 	for i, rest := 0, b; len(rest) > 0; i++ {
@@ -219,8 +221,8 @@ func TestFrameRoundTrip(t *testing.T) {
 			t.Fatalf("frame %d: size %d, %v", i, size, err)
 		}
 		f, n, err := DecodeFrame(rest, 7)
-		if err != nil || int64(n) != size || f.Seq != want[i].Seq || f.File != 7 || !bytes.Equal(f.Payload, want[i].Payload) {
-			t.Fatalf("frame %d: seq %d, file %d, %d bytes, %d, %v", i, f.Seq, f.File, len(f.Payload), n, err)
+		if err != nil || int64(n) != size || f.Seq != want[i].Seq || f.Flags != want[i].Flags || !bytes.Equal(f.Payload, want[i].Payload) {
+			t.Fatalf("frame %d: seq %d, flags %x, %d bytes, %d, %v", i, f.Seq, f.Flags, len(f.Payload), n, err)
 		}
 		rest = rest[n:]
 	}
@@ -230,11 +232,11 @@ func TestFrameRoundTrip(t *testing.T) {
 func TestFrameOfAnotherFile(t *testing.T) {
 	for _, file := range []uint64{0, 1, 1 << 32, math.MaxUint64} {
 		b := makeFrame(1, file, Entry{Kind: Put, Key: []byte("k")})
-		if f, _, err := DecodeFrame(b, file); err != nil || f.File != file {
-			t.Errorf("file %d: %d, %v", file, f.File, err)
+		if _, _, err := DecodeFrame(b, file); err != nil {
+			t.Errorf("file %d: %v", file, err)
 		}
-		for _, other := range []uint64{file + 1, file - 1, file ^ 1<<63, file ^ 1<<32} {
-			if f, n, err := DecodeFrame(b, other); err != ErrInvalid || n != 0 || f.Payload != nil {
+		for _, other := range []uint64{file + 1, file - 1, file ^ 1<<31, file ^ 1<<16} {
+			if f, n, err := DecodeFrame(b, other); err != ErrChecksum || n != 0 || f.Payload != nil {
 				t.Errorf("a frame of file %d read as of file %d: %d, %v", file, other, n, err)
 			}
 		}
@@ -254,7 +256,8 @@ func TestFrameZeros(t *testing.T) {
 	}
 	// Not even with the right checksum.
 	b := BeginFrame(nil)
-	EndFrame(b, 0, 0, 0)
+	EndFrame(b, 0, More)
+	SealFrame(b, 0, 0)
 	if _, _, err := DecodeFrame(b, 0); err != ErrInvalid {
 		t.Errorf("a frame without payload: %v", err)
 	}
@@ -263,7 +266,7 @@ func TestFrameZeros(t *testing.T) {
 func TestFrameLengthBeyondInput(t *testing.T) {
 	b := makeFrame(1, 2, Entry{Kind: Put, Key: []byte("k"), Value: []byte("v")})
 	payload := len(b) - FrameHeader
-	for _, length := range []int64{int64(payload) + 1, int64(payload) + 256, 1 << 31, math.MaxUint32} {
+	for _, length := range []int64{int64(payload) + 1, int64(payload) + 256, 1 << 27, maxPayload} {
 		c := bytes.Clone(b)
 		c[4], c[5], c[6], c[7] = byte(length), byte(length>>8), byte(length>>16), byte(length>>24)
 		if size, err := FrameSize(c); err != nil || size != FrameHeader+length {
@@ -280,6 +283,18 @@ func TestFrameTruncated(t *testing.T) {
 	for n := range b {
 		if _, m, err := DecodeFrame(b[:n:n], 2); err != ErrShort || m != 0 {
 			t.Errorf("the first %d of %d bytes: %d, %v", n, len(b), m, err)
+		}
+	}
+}
+
+// TestFrameReservedBits refuses flags that there are not.
+func TestFrameReservedBits(t *testing.T) {
+	for _, bit := range []Flags{1 << 30, 1 << 31} {
+		b := append(BeginFrame(nil), 1)
+		EndFrame(b, 0, bit)
+		SealFrame(b, 1, 2)
+		if _, _, err := DecodeFrame(b, 2); err != ErrInvalid {
+			t.Errorf("flags %x: %v", bit, err)
 		}
 	}
 }

@@ -283,17 +283,109 @@ var conformance = []struct {
 			t.Errorf("got %q", got[:4])
 		}
 	}},
+	{"read-only mapping", func(t *testing.T, f FS, dir string) {
+		a := create(t, f, dir+"/a", "hello")
+		defer a.Close()
+		page := os.Getpagesize()
+		must(t, a.Truncate(int64(3*page+10))) // the rest is a hole
+		b, err := f.Open(dir + "/a")
+		must(t, err)
+		m, err := b.(Mapper).Map(0, 3*page+10)
+		if errors.Is(err, errors.ErrUnsupported) {
+			b.Close()
+			t.Skip(err)
+		}
+		must(t, err)
+		tail, err := b.(Mapper).Map(int64(page), 2*page)
+		must(t, err)
+		must(t, b.Close())
+		must(t, f.Rename(dir+"/a", dir+"/b"))
+		must(t, f.Remove(dir+"/b"))
+
+		got := m.Bytes()
+		if len(got) != 3*page+10 || string(got[:5]) != "hello" || !zero(got[5:]) || !zero(tail.Bytes()) {
+			t.Fatalf("mapped %d bytes, %q", len(got), got[:5])
+		}
+		write(t, a, int64(2*page-2), "abcd")
+		if string(got[2*page-2:2*page+2]) != "abcd" || string(tail.Bytes()[page-2:page+2]) != "abcd" {
+			t.Errorf("slice after WriteAt: %q", got[2*page-2:2*page+2])
+		}
+		wantErr(t, m.Sync(0, 5), fs.ErrPermission)
+		wantErr(t, m.Sync(0, 0), fs.ErrPermission)
+		must(t, m.Close())
+		wantErr(t, m.Close(), fs.ErrClosed)
+		must(t, tail.Close())
+	}},
+	{"two kinds of mappings", func(t *testing.T, f FS, dir string) {
+		a := create(t, f, dir+"/a", "")
+		defer a.Close()
+		page := os.Getpagesize()
+		must(t, a.(Preallocator).Preallocate(int64(page)))
+		b, err := f.Open(dir + "/a")
+		must(t, err)
+		defer b.Close()
+		m, err := a.(Mapper).Map(0, page)
+		if errors.Is(err, errors.ErrUnsupported) {
+			t.Skip(err)
+		}
+		must(t, err)
+		r, err := b.(Mapper).Map(0, page)
+		must(t, err)
+		copy(m.Bytes()[7:], "store")
+		must(t, m.Sync(7, 5))
+		if string(r.Bytes()[7:12]) != "store" {
+			t.Errorf("slice after a store and Sync: %q", r.Bytes()[7:12])
+		}
+		must(t, m.Close())
+		must(t, r.Close())
+	}},
+	{"hints", func(t *testing.T, f FS, dir string) {
+		a := create(t, f, dir+"/a", "hello")
+		defer a.Close()
+		page := os.Getpagesize()
+		must(t, a.(Preallocator).Preallocate(int64(4*page)))
+		b, err := f.Open(dir + "/a")
+		must(t, err)
+		defer b.Close()
+		for _, file := range []File{a, b} {
+			m, err := file.(Mapper).Map(0, 3*page+1)
+			if errors.Is(err, errors.ErrUnsupported) {
+				t.Skip(err)
+			}
+			must(t, err)
+			for _, c := range []struct{ off, n int }{
+				{0, 1}, {3, 2 * page}, {3 * page, 1}, {0, 3*page + 1}, {0, 0}, {page, -1},
+				{-1, 2}, {-page, page}, {0, 9 * page}, {9 * page, 1}, {page, int(^uint(0) >> 1)},
+			} {
+				m.Prefault(c.off, c.n)
+			}
+			m.Random()
+			if got := m.Bytes(); string(got[:5]) != "hello" || !zero(got[5:]) {
+				t.Errorf("hints changed the bytes: %q", got[:5])
+			}
+			must(t, m.Close())
+		}
+		if got := contents(t, a); len(got) != 4*page || string(got[:5]) != "hello" || !zero(got[5:]) {
+			t.Errorf("hints changed the file: %d bytes, %q", len(got), got[:5])
+		}
+	}},
 	{"bad mappings", func(t *testing.T, f FS, dir string) {
 		a := create(t, f, dir+"/a", "")
 		defer a.Close()
 		page := os.Getpagesize()
 		must(t, a.(Preallocator).Preallocate(int64(2*page)))
+		b, err := f.Open(dir + "/a")
+		must(t, err)
+		defer b.Close()
 		for _, c := range []struct {
 			off int64
 			n   int
 		}{{1, page}, {0, 0}, {-int64(page), page}, {0, 2*page + 1}, {int64(2 * page), 1}, {0, -1}} {
 			if _, err := a.(Mapper).Map(c.off, c.n); err == nil {
-				t.Errorf("Map(%d, %d) succeeded", c.off, c.n)
+				t.Errorf("Map(%d, %d) for writing succeeded", c.off, c.n)
+			}
+			if _, err := b.(Mapper).Map(c.off, c.n); err == nil {
+				t.Errorf("Map(%d, %d) for reading succeeded", c.off, c.n)
 			}
 		}
 	}},

@@ -38,8 +38,9 @@ type Fault struct {
 // the fault is Applied.
 //
 // Files implement Mapper and Preallocator, and answer errors.ErrUnsupported
-// where the wrapped file does not. A Faulty is as safe for concurrent use as
-// the FS it wraps.
+// where the wrapped file does not. Prefault and Random, which cannot fail, are
+// passed on and are not calls. A Faulty is as safe for concurrent use as the
+// FS it wraps.
 type Faulty struct {
 	fs    FS
 	calls atomic.Int64
@@ -287,6 +288,10 @@ func (m *faultyMapping) loseUnsynced(off, n int) error {
 	}
 	return nil
 }
+
+func (m *faultyMapping) Prefault(off, n int) { m.m.Prefault(off, n) }
+
+func (m *faultyMapping) Random() { m.m.Random() }
 
 func (m *faultyMapping) Close() error {
 	return m.file.fs.release("unmap", m.file.name, m.m.Close)

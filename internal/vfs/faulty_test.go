@@ -3,6 +3,7 @@ package vfs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,6 +21,8 @@ func TestFaultyCounts(t *testing.T) {
 	must(t, a.(Preallocator).Preallocate(pageSize))
 	m, err := a.(Mapper).Map(0, pageSize)
 	must(t, err)
+	m.Prefault(0, 1)
+	m.Random()
 	must(t, m.Sync(0, 1))
 	must(t, m.Close())
 	_, err = a.ReadAt(make([]byte, 1), 0)
@@ -194,6 +197,38 @@ func TestFaultySyncApplied(t *testing.T) {
 	wantErr(t, a.Sync(), errDisk)
 	wantErr(t, f.SyncDir("/"), errDisk)
 	wantStates(t, s, Power, s.Len(), "a=12")
+}
+
+// TestFaultyReadOnlyMapping fails the calls of one, of which unmap works.
+func TestFaultyReadOnlyMapping(t *testing.T) {
+	s := durable(t, "a=1234")
+	var fail string
+	f := NewFaulty(s, func(c Call) Fault {
+		if c.Op == fail {
+			return Fault{Err: errDisk}
+		}
+		return Fault{}
+	})
+	a, err := f.Open("a")
+	must(t, err)
+	fail = "map"
+	_, err = a.(Mapper).Map(0, 4)
+	wantErr(t, err, errDisk)
+	fail = ""
+	m, err := a.(Mapper).Map(0, 4)
+	must(t, err)
+	must(t, a.Close())
+	if got := string(m.Bytes()); got != "1234" {
+		t.Errorf("mapped %q", got)
+	}
+	wantErr(t, m.Sync(0, 1), fs.ErrPermission)
+	fail = "msync"
+	wantErr(t, m.Sync(0, 1), errDisk)
+	fail = "unmap"
+	wantErr(t, m.Close(), errDisk)
+	if n := s.OpenFiles(); n != 0 {
+		t.Errorf("%d open", n)
+	}
 }
 
 func TestFaultyWithoutMapper(t *testing.T) {

@@ -20,7 +20,7 @@ func (osFS) Create(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{f}, nil
+	return &osFile{f: f, write: true}, nil
 }
 
 func (osFS) Open(name string) (File, error) {
@@ -28,7 +28,7 @@ func (osFS) Open(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{f}, nil
+	return &osFile{f: f}, nil
 }
 
 func (osFS) Remove(name string) error { return os.Remove(filepath.FromSlash(name)) }
@@ -102,7 +102,10 @@ func (osFS) Lock(name string) (io.Closer, error) {
 }
 
 // osFile hides the methods of os.File that depend on a position.
-type osFile struct{ f *os.File }
+type osFile struct {
+	f     *os.File
+	write bool // Create returned it
+}
 
 func (o *osFile) ReadAt(b []byte, off int64) (int, error)  { return o.f.ReadAt(b, off) }
 func (o *osFile) WriteAt(b []byte, off int64) (int, error) { return o.f.WriteAt(b, off) }

@@ -59,14 +59,18 @@ func (o *osFile) Map(off int64, n int) (Mapping, error) {
 	if off < 0 || n <= 0 || off > size-int64(n) || off%int64(os.Getpagesize()) != 0 {
 		return nil, wrap("map", o.f, fs.ErrInvalid)
 	}
-	m := new(osMapping)
+	m := &osMapping{write: o.write}
+	prot := unix.PROT_READ
+	if m.write {
+		prot |= unix.PROT_WRITE
+	}
 	err = control(o.f, func(fd uintptr) (err error) {
-		if runtime.GOOS == "darwin" {
+		if runtime.GOOS == "darwin" && m.write {
 			if m.file, err = duplicate(fd, o.f.Name()); err != nil {
 				return err
 			}
 		}
-		m.b, err = unix.Mmap(int(fd), off, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		m.b, err = unix.Mmap(int(fd), off, n, prot, unix.MAP_SHARED)
 		return err
 	})
 	if err != nil {
@@ -87,8 +91,9 @@ func duplicate(fd uintptr, name string) (*os.File, error) {
 }
 
 type osMapping struct {
-	b []byte
-	// file is set on darwin only, where msync stops at the drive's cache and
+	b     []byte
+	write bool
+	// file is set on darwin only, for a writable mapping, where msync stops at the drive's cache and
 	// the full sync takes a descriptor that outlives the caller's.
 	file *os.File
 }
@@ -96,6 +101,9 @@ type osMapping struct {
 func (m *osMapping) Bytes() []byte { return m.b }
 
 func (m *osMapping) Sync(off, n int) error {
+	if !m.write {
+		return fs.ErrPermission
+	}
 	if off < 0 || n < 0 || off > len(m.b)-n {
 		return fs.ErrInvalid
 	}
@@ -110,6 +118,29 @@ func (m *osMapping) Sync(off, n int) error {
 		return m.file.Sync()
 	}
 	return nil
+}
+
+// populateWrite is MADV_POPULATE_WRITE, which package unix has for linux only.
+const populateWrite = 23
+
+// Prefault ignores the error: kernels before 5.14 do not know the advice, and
+// a store reports what is wrong with a page anyway.
+func (m *osMapping) Prefault(off, n int) {
+	from, to := max(off, 0), len(m.b)
+	if n < to-off {
+		to = off + n
+	}
+	if runtime.GOOS != "linux" || !m.write || from >= to {
+		return
+	}
+	from &^= os.Getpagesize() - 1
+	_ = unix.Madvise(m.b[from:to], populateWrite)
+}
+
+func (m *osMapping) Random() {
+	if m.b != nil {
+		_ = unix.Madvise(m.b, unix.MADV_RANDOM)
+	}
 }
 
 func (m *osMapping) Close() error {

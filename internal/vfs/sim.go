@@ -32,9 +32,14 @@ import (
 // back, and out of the race detector's sight; stores that race with the
 // program's own reads and writes of the same bytes are still reported.
 //
+// A store to a read-only mapping makes the call that finds it panic: closing
+// the mapping, reading the bytes from a file, Images, Clone or Dump. Others do
+// not look for it, so that mapped files do not slow them down.
+//
 // # Limits
 //
-// A file cannot be truncated into a mapped range, and holes cannot be mapped.
+// A file cannot be truncated into a mapped range, and holes cannot be mapped
+// for writing.
 // Two mappings of the same bytes see each other's stores only after they were
 // found. Storing the bytes that are there already is not found, so it does not
 // bring back what a failed sync has lost.

@@ -149,23 +149,24 @@ func (f *simFile) Close() error {
 	return nil
 }
 
-// Map implements Mapper; the page size is 4096. It fails for a range with
-// holes, as stores there could not report a full disk.
+// Map implements Mapper; the page size is 4096. It fails for a writable range
+// with holes, as stores there could not report a full disk.
 func (f *simFile) Map(off int64, n int) (Mapping, error) {
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
-	if err := f.checkLocked("map", true, off); err != nil {
+	if err := f.checkLocked("map", false, off); err != nil {
 		return nil, err
 	}
 	c := f.node.c
 	if n <= 0 || off%pageSize != 0 || off > c.size-int64(n) {
 		return nil, pathError("map", f.name, fs.ErrInvalid)
 	}
-	if !c.allocated(off, int64(n)) {
+	if f.write && !c.allocated(off, int64(n)) {
 		return nil, pathError("map", f.name, fmt.Errorf("range has holes: %w", fs.ErrInvalid))
 	}
 	f.s.discoverLocked()
-	m := &simMapping{s: f.s, node: f.node, name: f.name, off: off, b: make([]byte, n, pagesFor(int64(n))*pageSize)}
+	m := &simMapping{s: f.s, node: f.node, name: f.name, off: off, write: f.write}
+	m.b = make([]byte, n, pagesFor(int64(n))*pageSize)
 	c.read(m.b, off)
 	f.s.maps = append(f.s.maps, m)
 	f.s.retainLocked(f.node)
@@ -176,11 +177,12 @@ func (f *simFile) Map(off int64, n int) (Mapping, error) {
 // shadow copy: where the two differ, the program has stored something. Writes
 // to the file are copied here, so that the slice never falls behind.
 type simMapping struct {
-	s    *Sim
-	node *inode
-	name string
-	off  int64
-	b    []byte // nil when closed, cap in whole pages; guarded by s.mu, its bytes are not
+	s     *Sim
+	node  *inode
+	name  string
+	off   int64
+	write bool
+	b     []byte // nil when closed, cap in whole pages; guarded by s.mu, its bytes are not
 }
 
 func (m *simMapping) Bytes() []byte {
@@ -199,6 +201,9 @@ func (m *simMapping) sync(kind eventKind, off, n int) error {
 	if m.b == nil {
 		return pathError("msync", m.name, fs.ErrClosed)
 	}
+	if !m.write {
+		return pathError("msync", m.name, fs.ErrPermission)
+	}
 	if off < 0 || n < 0 || off > len(m.b)-n {
 		return pathError("msync", m.name, fs.ErrInvalid)
 	}
@@ -213,6 +218,11 @@ func (m *simMapping) sync(kind eventKind, off, n int) error {
 	return nil
 }
 
+// Prefault and Random do nothing: no store waits, and no load.
+func (m *simMapping) Prefault(int, int) {}
+
+func (m *simMapping) Random() {}
+
 // Close also overwrites the bytes, so that a reader that kept the slice finds
 // out.
 func (m *simMapping) Close() error {
@@ -222,6 +232,7 @@ func (m *simMapping) Close() error {
 		return pathError("unmap", m.name, fs.ErrClosed)
 	}
 	m.s.discoverLocked()
+	m.verifyLocked()
 	for i := range m.b {
 		m.b[i] = 0xdb
 	}
@@ -237,6 +248,9 @@ func (m *simMapping) Close() error {
 func (s *Sim) discoverLocked() {
 	var found []item
 	for _, m := range s.maps {
+		if !m.write {
+			continue
+		}
 		for at := 0; at < len(m.b); at += pageSize {
 			data, from := m.changedLocked(at)
 			if data == nil {
@@ -252,6 +266,21 @@ func (s *Sim) discoverLocked() {
 	}
 	if len(found) > 0 {
 		s.trace = append(s.trace, event{kind: evData, name: found[0].name, items: found})
+	}
+}
+
+// settleLocked is discoverLocked, and looks at read-only mappings too.
+func (s *Sim) settleLocked() {
+	s.discoverLocked()
+	for _, m := range s.maps {
+		m.verifyLocked()
+	}
+}
+
+// verifyLocked panics if the program has stored to a read-only mapping.
+func (m *simMapping) verifyLocked() {
+	for at := 0; !m.write && at < len(m.b); at += pageSize {
+		m.changedLocked(at)
 	}
 }
 
@@ -274,7 +303,7 @@ func (s *Sim) discoverForLocked(node *inode, off, n int64) {
 
 // changedLocked returns a copy of the bytes of the page at offset at that the
 // program has stored, and where they start in the mapping; nil if there are
-// none.
+// none. It panics if the mapping is read-only and there are some.
 func (m *simMapping) changedLocked(at int) (data []byte, from int) {
 	buf := &m.s.scratch
 	n := min(pageSize, len(m.b)-at)
@@ -282,6 +311,9 @@ func (m *simMapping) changedLocked(at int) (data []byte, from int) {
 	from, to := m.node.c.diff((m.off+int64(at))/pageSize, buf[:n])
 	if from == to {
 		return nil, 0
+	}
+	if !m.write {
+		panic(fmt.Sprintf("vfs: the program stored to bytes [%d,%d) of a read-only mapping of %s", at+from, at+to, m.name))
 	}
 	return bytes.Clone(buf[from:to]), at + from
 }

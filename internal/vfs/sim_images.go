@@ -55,11 +55,7 @@ func (s *Sim) Len() int {
 // one of its sectors.
 func (s *Sim) Images(kind Crash, from, to int) iter.Seq[Image] {
 	return func(yield func(Image) bool) {
-		s.mu.Lock()
-		s.discoverLocked()
-		trace := s.trace
-		s.mu.Unlock()
-
+		trace := s.settledTrace()
 		w := newWorld(s.base)
 		for i := 0; i <= min(to, len(trace)); i++ {
 			if i > 0 {
@@ -82,6 +78,13 @@ func (s *Sim) Images(kind Crash, from, to int) iter.Seq[Image] {
 			}
 		}
 	}
+}
+
+func (s *Sim) settledTrace() []event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settleLocked()
+	return s.trace
 }
 
 // emitter yields the images of one point of the trace.

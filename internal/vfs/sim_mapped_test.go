@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -111,4 +112,101 @@ func TestKillMappedStores(t *testing.T) {
 	copy(m.Bytes()[1:], "y")
 	wantPages(t, pages(t, s, Kill, at+2, 2), "yz|__|ab|cd")
 	wantPages(t, pages(t, s, Kill, at+3, 2), "yy|__|ab|cd")
+}
+
+// reading returns a read-only mapping of the file "a".
+func reading(t *testing.T, s FS, n int) Mapping {
+	t.Helper()
+	a, err := s.Open("a")
+	must(t, err)
+	defer a.Close()
+	m, err := a.(Mapper).Map(0, n)
+	must(t, err)
+	return m
+}
+
+// TestSimReadOnlyMapping has the bytes follow every way to change the file,
+// and none of it is taken for a store of the program.
+func TestSimReadOnlyMapping(t *testing.T) {
+	s := NewSim()
+	a, m := mapped(t, s, 3)
+	must(t, a.Truncate(2*pageSize))
+	wantSomeErr(t, a.Truncate(pageSize)) // a and m hold it
+	must(t, m.Close())
+	must(t, a.Truncate(pageSize))
+	must(t, a.Truncate(2*pageSize))
+	r := reading(t, s, 2*pageSize) // with a hole
+	wantErr(t, a.Truncate(2*pageSize-1), fs.ErrInvalid)
+	must(t, a.(Preallocator).Preallocate(3*pageSize))
+	write(t, a, pageSize-1, "xy")
+	m, err := a.(Mapper).Map(0, pageSize)
+	must(t, err)
+	copy(m.Bytes(), "ab")
+	from := s.Len()
+	want := func(page int, want string) {
+		t.Helper()
+		if got := string(r.Bytes()[page*pageSize:][:len(want)]); got != want {
+			t.Errorf("page %d holds %q, want %q", page, got, want)
+		}
+	}
+	want(0, "ab")
+	want(1, "y")
+	r.Prefault(0, pageSize)
+	r.Random()
+	_, _, _ = contents(t, a), s.Dump(), s.Clone()
+	if got := s.Len(); got != from {
+		t.Errorf("%d entries for a read-only mapping", got-from)
+	}
+	wantPages(t, pages(t, s, Kill, s.Len(), 2), "ab|y_|__")
+	must(t, s.Remove("a"))
+	must(t, a.Close())
+	must(t, m.Close())
+	want(0, "ab")
+	must(t, r.Close())
+	if n := s.OpenFiles(); n != 0 {
+		t.Errorf("%d open", n)
+	}
+}
+
+// TestSimStoreToReadOnly has each of the calls that look for such a store find
+// it, and leave the Sim unlocked. Others, and images, must not hold it.
+func TestSimStoreToReadOnly(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		call func(s *Sim, a File, r Mapping)
+	}{
+		{"close", func(_ *Sim, _ File, r Mapping) { r.Close() }},
+		{"read", func(_ *Sim, a File, _ Mapping) { a.ReadAt(make([]byte, 1), 2*pageSize-1) }},
+		{"images", func(s *Sim, _ File, _ Mapping) {
+			for range s.Images(Kill, 0, 0) {
+				t.Error("an image")
+			}
+		}},
+		{"clone", func(s *Sim, _ File, _ Mapping) { s.Clone() }},
+		{"dump", func(s *Sim, _ File, _ Mapping) { s.Dump() }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := NewSim()
+			a, _ := mapped(t, s, 3)
+			r := reading(t, s, 3*pageSize)
+			n := s.Len()
+			copy(r.Bytes()[pageSize+7:], "bug")
+			must(t, a.Sync())
+			if got := make([]byte, pageSize); s.Len() != n+1 {
+				t.Errorf("%d entries for a sync", s.Len()-n)
+			} else if _, err := a.ReadAt(got, 0); err != nil || !zero(got) {
+				t.Errorf("reading another page: %v", err)
+			}
+			defer func() {
+				const want = "vfs: the program stored to bytes [4103,4106) of a read-only mapping of /a"
+				if got := recover(); got != want {
+					t.Errorf("panic %v, want %s", got, want)
+				}
+				if got := s.OpenFiles(); got != 3 { // would hang on a locked Sim
+					t.Errorf("%d open", got)
+				}
+			}()
+			c.call(s, a, r)
+		})
+	}
 }

@@ -59,7 +59,7 @@ func dumps(s *Sim, kind Crash, at int) (out []string) {
 }
 
 // randomCalls changes a Sim with two directories, a few names, and files that
-// stay open and mapped.
+// stay open and mapped, for writing or for reading.
 type randomCalls struct {
 	s     *Sim
 	files []File
@@ -82,7 +82,7 @@ var (
 func (r *randomCalls) call(t *rapid.T) {
 	// Errors are fine: missing names and truncated mappings belong to the
 	// game, and must not change anything.
-	op := rapid.IntRange(0, 11).Draw(t, "op")
+	op := rapid.IntRange(0, 12).Draw(t, "op")
 	if op > 4 && len(r.files) == 0 {
 		op = 0
 	}
@@ -127,6 +127,14 @@ func (r *randomCalls) call(t *rapid.T) {
 		at := rapid.IntRange(0, len(b)-1).Draw(t, "at")
 		b[at]++
 		b[len(b)-1-at] ^= 0x55
+	case 12:
+		// Nothing is stored there, so whatever else changes the file must
+		// not look as if.
+		f, err := r.s.Open(anyName.Draw(t, "name"))
+		if err != nil {
+			return
+		}
+		_, _ = f.(Mapper).Map(0, 1+anySize.Draw(t, "n"))
 	}
 }
 

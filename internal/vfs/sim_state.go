@@ -22,7 +22,7 @@ func (s *Sim) OpenFiles() int {
 func (s *Sim) Clone() *Sim {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.discoverLocked()
+	s.settleLocked()
 	return newSim(s.tree.reachable())
 }
 
@@ -45,7 +45,7 @@ func (t tree) reachable() tree {
 func (s *Sim) Dump() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.discoverLocked()
+	s.settleLocked()
 	var out strings.Builder
 	for _, dir := range sortedKeys(s.tree.names) {
 		fmt.Fprintf(&out, "%s/\n", strings.TrimSuffix(dir, "/"))

@@ -30,12 +30,22 @@ func TestSimOpenFiles(t *testing.T) {
 	must(t, a.Close())
 	wantErr(t, a.Close(), fs.ErrClosed)
 	want(2)
-	kept := m.Bytes()
+	b, err := s.Open("a")
+	must(t, err)
+	r, err := b.(Mapper).Map(0, pageSize)
+	must(t, err)
+	want(4)
+	must(t, b.Close())
+	want(3)
+	kept := [][]byte{m.Bytes(), r.Bytes()}
 	must(t, m.Close())
+	must(t, r.Close())
 	must(t, lock.Close())
 	want(0)
-	if kept[0] == 'x' {
-		t.Error("a slice kept after Close still looks good")
+	for _, b := range kept {
+		if b[0] == 'x' {
+			t.Error("a slice kept after Close still looks good")
+		}
 	}
 }
 
@@ -208,6 +218,9 @@ func TestSimTrace(t *testing.T) {
 	m, err := a.(Mapper).Map(0, 2*pageSize)
 	must(t, err)
 	step("map", 0)
+	m.Prefault(0, 2*pageSize)
+	m.Random()
+	step("hints", 0)
 	m.Bytes()[5], m.Bytes()[5000] = 1, 1
 	step("two stores", 1)
 	m.Bytes()[6] = 1

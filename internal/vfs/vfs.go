@@ -86,21 +86,37 @@ type File interface {
 
 // Mapper is a File that can be mapped into memory.
 type Mapper interface {
-	// Map maps n bytes from offset off of a file that Create returned, for
-	// reading and writing. The mapping outlives the file's Close. The range
-	// must lie within the file and be fully allocated, off must be a
+	// Map maps n bytes from offset off, for reading and writing if Create
+	// returned the file, for reading only if Open did. The mapping outlives
+	// the file's Close. The range must lie within the file, off must be a
 	// multiple of os.Getpagesize(), and the file must not be truncated below
-	// the range while it is mapped. Stores to the bytes are visible to
-	// ReadAt at once.
+	// the range while it is mapped. For writing the range must be fully
+	// allocated, for reading it may have holes. What WriteAt wrote is
+	// visible in the bytes, and stores to them are visible to ReadAt, at
+	// once. A load that the disk fails ends the process.
 	Map(off int64, n int) (Mapping, error)
 }
 
 // Mapping is a mapped range of a file.
 type Mapping interface {
-	// Bytes returns the mapped range. It must not be used after Close.
+	// Bytes returns the mapped range. It must not be used after Close. A
+	// store to it, if the mapping is read-only, is a bug that ends the
+	// process.
 	Bytes() []byte
-	// Sync makes stores to bytes [off, off+n) of the mapping durable.
+	// Sync makes stores to bytes [off, off+n) of the mapping durable. Of a
+	// read-only mapping it fails with fs.ErrPermission.
 	Sync(off, n int) error
+	// Prefault asks the system to back bytes [off, off+n) of a writable
+	// mapping with pages now, so that a later store need not wait for them.
+	// The pages count as stored to: Sync of them, and of the file, writes
+	// them. Being a hint it cannot fail: it does nothing to a read-only
+	// mapping, to bytes outside the mapping, and where the system knows no
+	// such call. It must have returned before Close is called.
+	Prefault(off, n int)
+	// Random says that loads will hop about, so that one which has to wait
+	// for the disk reads its own page and not the neighbours. It is a hint
+	// as Prefault is.
+	Random()
 	// Close unmaps the range. It does not make it durable.
 	Close() error
 }
