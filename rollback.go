@@ -48,11 +48,10 @@ func (s *Store) rollback(target *manifest.Entry) error {
 		}
 		state, base = sn.State, info(sn, false)
 	}
-	err := s.eng.Install(state, func(seq uint64) error {
+	err := s.eng.Install(state, func(state manifest.State) error {
 		return s.dir.Commit(func(m *manifest.Manifest) error {
 			m.State = state
-			m.State.Seq = seq // numbers never go back
-			m.Base, m.BaseSeq = number(target), seq
+			m.Base, m.BaseSeq = number(target), state.Seq
 			return nil
 		})
 	})

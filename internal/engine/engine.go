@@ -32,8 +32,8 @@
 //
 // The Class says what of the acked operations is there after a crash. For
 // class Cuts it is the state in the manifest; the store puts the state of
-// every finished cut there if it is newer. For class Log the engine keeps the
-// manifest itself, together with its log.
+// every finished cut there if it is newer. For the other classes the engine
+// keeps the manifest itself, together with its log.
 package engine
 
 import (
@@ -58,8 +58,9 @@ type Class int
 
 // The classes.
 const (
-	Cuts Class = iota // those before the newest cut in the manifest
-	Log               // all of them
+	Cuts   Class = iota // those before the newest cut in the manifest
+	Log                 // all of them
+	Synced              // all of them, and they survive a power cut too
 )
 
 // Driver opens engines of one kind.
@@ -129,10 +130,11 @@ type Engine interface {
 	// Cut fixes the present. The result must be finished or released.
 	Cut() (Cut, error)
 	// Install replaces the state by one of the same engine, whose files it
-	// verifies first. When it has stopped all operations it calls commit with
-	// the sequence number of the last of them, to make the change durable; if
-	// that fails the old state stays.
-	Install(s manifest.State, commit func(seq uint64) error) error
+	// verifies first. When it has stopped all operations it calls commit, to
+	// make the change durable, with the state for the manifest: s, as of the
+	// sequence number of the last operation, with what the engine adds for the
+	// operations to come. If that fails the old state stays.
+	Install(s manifest.State, commit func(manifest.State) error) error
 	// Sync makes everything that was acked before the call durable.
 	Sync() error
 

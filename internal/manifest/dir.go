@@ -143,6 +143,13 @@ func (d *Dir) PinState() (s State, release func()) {
 	})
 }
 
+// Pin keeps a file until Unpin is called as often as Pin.
+func (d *Dir) Pin(k Kind, n uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.pins[Name(k, n)]++
+}
+
 // Unpin takes one pin from a file, and removes the file if that was the last
 // and the current manifest does not name it.
 func (d *Dir) Unpin(k Kind, n uint64) {

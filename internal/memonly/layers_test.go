@@ -364,7 +364,7 @@ func TestInstallExcludesWriters(t *testing.T) {
 	e := newTable()
 	e.dir = &manifest.Dir{} // an empty state needs no files
 	done := make(chan error, 1)
-	must(t, e.Install(manifest.State{}, func(uint64) error {
+	must(t, e.Install(manifest.State{}, func(manifest.State) error {
 		go func() { done <- e.Set([]byte("k"), []byte("v")) }()
 		select {
 		case <-done:

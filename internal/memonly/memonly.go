@@ -269,7 +269,7 @@ func (e *memOnly) Stats() engine.Stats {
 }
 
 // Install loads the new state beside the old one and swaps them.
-func (e *memOnly) Install(s manifest.State, commit func(seq uint64) error) error {
+func (e *memOnly) Install(s manifest.State, commit func(manifest.State) error) error {
 	e.persist.Lock()
 	defer e.persist.Unlock()
 	t, err := load(e.dir.Folder, s)
@@ -281,7 +281,8 @@ func (e *memOnly) Install(s manifest.State, commit func(seq uint64) error) error
 	if e.mu.closed {
 		return engine.ErrClosed
 	}
-	if err := commit(e.mu.seq); err != nil {
+	s.Seq = e.mu.seq // numbers never go back
+	if err := commit(s); err != nil {
 		return err
 	}
 	e.mu.table = t

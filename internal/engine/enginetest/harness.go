@@ -1,12 +1,14 @@
 package enginetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/sched"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
@@ -67,9 +69,16 @@ func (h *harness) try(op func() error, then ...func()) error {
 		}
 		return nil
 	case h.faulty:
-		// Nobody knows whether it reached the disk. Readers see no change.
+		// Nobody knows whether it reached the disk. Readers see no change,
+		// unless it is the sync behind an operation that failed.
+		after := *h.model
 		*h.model = before
 		h.maybe = append(h.maybe, allowed...)
+		if before.class == engine.Synced && errors.Is(err, kvstore.ErrFailed) && h.store != nil {
+			if c, err := read(h.store); err == nil && maps.Equal(c, after.live()) {
+				*h.model = after
+			}
+		}
 		return nil
 	default:
 		return err
@@ -225,13 +234,35 @@ func (h *harness) step() error {
 	}
 	sn := h.model.pending[0]
 	err := h.do(func() error {
-		h.jobs.Step()
+		for waits(sn.handle) && h.jobs.Step() {
+		}
 		return sn.handle.Wait(ctx)
 	}, h.model.complete)
 	if len(h.model.pending) > 0 && h.model.pending[0] == sn { // it failed
 		h.model.pending = h.model.pending[1:]
 	}
 	return err
+}
+
+// waits reports whether a snapshot is not complete yet.
+func waits(sn *kvstore.Snapshot) bool {
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	return errors.Is(sn.Wait(ended), context.Canceled)
+}
+
+// work runs all background jobs. Snapshots that wait are completed first.
+func (h *harness) work() error {
+	for len(h.model.pending) > 0 {
+		if err := h.step(); err != nil {
+			return err
+		}
+	}
+	return h.do(func() error {
+		for h.jobs.Step() {
+		}
+		return nil
+	})
 }
 
 func (h *harness) snapshot(id uint64, meta string) error {
@@ -242,10 +273,8 @@ func (h *harness) snapshot(id uint64, meta string) error {
 }
 
 func (h *harness) rollback(id uint64) error {
-	for len(h.model.pending) > 0 {
-		if err := h.step(); err != nil {
-			return err
-		}
+	if err := h.work(); err != nil {
+		return err
 	}
 	target := h.model.find(id)
 	if target == nil && id != 0 {

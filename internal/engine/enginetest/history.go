@@ -43,6 +43,9 @@ func (h *history) write(change func(content)) {
 	change(next)
 	h.states = append(slices.Clip(h.states), next)
 	h.exact = false
+	if h.class == engine.Synced {
+		h.sync()
+	}
 }
 
 // durable notes that the states before number n cannot come back.
@@ -140,7 +143,7 @@ type outcome struct {
 func (h *history) outcome() outcome {
 	o := outcome{snaps: h.snaps, base: h.base}
 	switch h.class {
-	case engine.Log:
+	case engine.Log, engine.Synced:
 		o.kill, o.power = []content{h.live()}, h.states
 	case engine.Cuts:
 		// Cuts are installed by calls of their own, so between calls there is

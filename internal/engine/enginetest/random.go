@@ -55,6 +55,7 @@ func Model(t *testing.T, e kvstore.Engine) {
 				takeSnapshot(t)
 			},
 			"step": func(t *rapid.T) { ok(h.step()) },
+			"work": func(t *rapid.T) { ok(h.work()) },
 			"rollback": func(t *rapid.T) {
 				ids := []uint64{0}
 				for _, sn := range h.model.snaps {
