@@ -129,11 +129,7 @@ func reading(t *testing.T, s FS, n int) Mapping {
 // and none of it is taken for a store of the program.
 func TestSimReadOnlyMapping(t *testing.T) {
 	s := NewSim()
-	a, m := mapped(t, s, 3)
-	must(t, a.Truncate(2*pageSize))
-	wantSomeErr(t, a.Truncate(pageSize)) // a and m hold it
-	must(t, m.Close())
-	must(t, a.Truncate(pageSize))
+	a := create(t, s, "a", strings.Repeat("\x00", pageSize))
 	must(t, a.Truncate(2*pageSize))
 	r := reading(t, s, 2*pageSize) // with a hole
 	wantErr(t, a.Truncate(2*pageSize-1), fs.ErrInvalid)
