@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -106,6 +107,11 @@ func TestNoGoroutineWithoutWork(t *testing.T) {
 	s.Go(func(context.Context) { <-running })
 	if n := runtime.NumGoroutine(); n != before+1 {
 		t.Errorf("a scheduler with one job has %d goroutines", n-before)
+	}
+	s.After(time.Hour, func(context.Context) { t.Error("a job ran an hour early") })
+	m.After(time.Hour, func(context.Context) { t.Error("a job ran an hour early") })
+	if n := runtime.NumGoroutine(); n != before+1 {
+		t.Errorf("jobs that are not due have %d goroutines", n-before-1)
 	}
 	close(running)
 	s.Close()
@@ -221,4 +227,220 @@ func TestManualConcurrent(t *testing.T) {
 	if ran.Load() != 400 || !s.Now().Equal(start.Add(400*time.Second)) {
 		t.Errorf("%d of 400 jobs ran, the clock moved by %v", ran.Load(), s.Now().Sub(start))
 	}
+}
+
+// TestAfter has jobs of a scheduler in a bubble, where time passes at once.
+func TestAfter(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := New()
+		begin := time.Now()
+		var mu sync.Mutex
+		var log []string
+		for _, d := range []time.Duration{3, 1, 2, 0, -5} {
+			if !s.After(d*time.Hour, func(ctx context.Context) {
+				mu.Lock()
+				defer mu.Unlock()
+				log = append(log, fmt.Sprint(s.Now().Sub(begin), ctx.Err()))
+				if d == 1 {
+					s.After(90*time.Minute, func(context.Context) {
+						mu.Lock()
+						defer mu.Unlock()
+						log = append(log, fmt.Sprint("job of a job ", s.Now().Sub(begin)))
+					})
+				}
+			}) {
+				t.Error("an open scheduler did not take a job")
+			}
+		}
+		time.Sleep(4 * time.Hour)
+		s.Close()
+		const want = "0s <nil>, 0s <nil>, 1h0m0s <nil>, 2h0m0s <nil>, job of a job 2h30m0s, 3h0m0s <nil>"
+		if got := strings.Join(log, ", "); got != want {
+			t.Errorf("%s\nwant:\n%s", got, want)
+		}
+		if n := len(s.mu.timers); n != 0 {
+			t.Errorf("%d timers are left of jobs that ran", n)
+		}
+	})
+}
+
+// TestAfterClose drops the jobs that are not due, and waits for one that runs.
+func TestAfterClose(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := New()
+		ended := false // without a lock: the race detector sees Close not wait
+		s.After(time.Hour, func(ctx context.Context) {
+			<-ctx.Done()
+			for _, d := range []time.Duration{0, time.Hour} {
+				if s.After(d, func(context.Context) { t.Error("a job that came after Close ran") }) {
+					t.Error("a job was taken while the scheduler closed")
+				}
+			}
+			time.Sleep(time.Minute)
+			ended = true
+		})
+		for range 10 {
+			s.After(time.Hour+1, func(context.Context) { t.Error("a job that was not due ran") })
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		s.Close()
+		if !ended {
+			t.Error("Close returned before a job had ended")
+		}
+		if s.After(time.Hour, func(context.Context) {}) || s.After(0, func(context.Context) {}) {
+			t.Error("a job was taken after Close")
+		}
+		time.Sleep(2 * time.Hour)
+		s.Close()
+	})
+}
+
+// TestCloseAgainstAfter closes while jobs come and become due: each either
+// never runs, or has ended when Close returned.
+func TestCloseAgainstAfter(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	for round := range 50 {
+		s := New()
+		var begun, ended atomic.Int32
+		var wg sync.WaitGroup
+		for g := range 4 {
+			wg.Go(func() {
+				for i := range 100 {
+					s.After(time.Duration(g+i)*time.Microsecond, func(context.Context) {
+						begun.Add(1)
+						runtime.Gosched()
+						ended.Add(1)
+					})
+				}
+			})
+		}
+		time.Sleep(time.Duration(round) * 5 * time.Microsecond)
+		s.Close()
+		atClose := ended.Load()
+		wg.Wait()
+		time.Sleep(time.Millisecond) // longer than any of them
+		if b := begun.Load(); b != atClose {
+			t.Fatalf("%d jobs began, %d had ended when Close returned", b, atClose)
+		}
+	}
+}
+
+func TestSleep(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := New()
+		slept := func(ctx context.Context, d time.Duration) time.Duration {
+			begin := time.Now()
+			s.Sleep(ctx, d)
+			return time.Since(begin)
+		}
+		want := func(what string, got, want time.Duration) {
+			t.Helper()
+			if got != want {
+				t.Errorf("%s: slept %v, want %v", what, got, want)
+			}
+		}
+		soon, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		want("no time", slept(t.Context(), 0), 0)
+		want("less", slept(t.Context(), -1), 0)
+		want("an hour", slept(t.Context(), time.Hour), time.Hour)
+		want("context that has ended", slept(soon, time.Hour), 0)
+		soon, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		want("context that ends", slept(soon, time.Hour), time.Minute)
+
+		for _, ctx := range []func(job context.Context) context.Context{
+			func(job context.Context) context.Context { return job },
+			func(context.Context) context.Context { return t.Context() },
+		} {
+			s.Go(func(job context.Context) { want("closed meanwhile", slept(ctx(job), time.Hour), time.Second) })
+		}
+		time.Sleep(time.Second)
+		s.Close()
+		want("closed before", slept(t.Context(), time.Hour), 0)
+	})
+}
+
+// TestManualAfter has jobs wait behind those that are there when they become
+// due, in the order of their times.
+func TestManualAfter(t *testing.T) {
+	s := NewManual(start)
+	var log []string
+	after := func(d time.Duration, name string) {
+		t.Helper()
+		if !s.After(d, func(ctx context.Context) {
+			if ctx.Err() != nil {
+				name += " (ended)"
+			}
+			log = append(log, name)
+		}) {
+			t.Errorf("%s was not taken", name)
+		}
+	}
+	step := func(want ...string) {
+		t.Helper()
+		log = nil
+		for s.Step() {
+		}
+		if got := strings.Join(log, ", "); got != strings.Join(want, ", ") {
+			t.Errorf("steps: %s; want %q", got, want)
+		}
+	}
+	after(3, "3")
+	after(1, "1 first")
+	after(5, "5")
+	after(1, "1 second")
+	after(0, "0")
+	after(-1, "-1")
+	after(3, "3 second")
+	after(2, "2")
+	after(1, "1 third")
+	step("0", "-1")
+	s.Advance(0)
+	s.Advance(-1)
+	step()
+	after(2, "1 fourth") // due when the others of 1 are
+	s.Advance(1)
+	step()
+	s.Go(func(context.Context) { log = append(log, "from Go") })
+	s.Advance(2)
+	after(0, "0 late")
+	step("from Go", "1 first", "1 second", "1 third", "1 fourth", "2", "0 late")
+	s.Advance(1)
+	step("3", "3 second")
+
+	// What is due waits for Step or Close, what is not is dropped.
+	s.Advance(2)
+	after(1, "dropped")
+	log = nil
+	s.Close()
+	if got := strings.Join(log, ", "); got != "5 (ended)" {
+		t.Errorf("at Close ran: %s", got)
+	}
+	s.Advance(time.Hour)
+	step()
+	if s.After(1, func(context.Context) {}) || s.After(0, func(context.Context) {}) {
+		t.Error("a job was taken after Close")
+	}
+	s.Advance(time.Hour)
+	step()
+}
+
+// TestManualSleep does not wait, whether the clock moves or not.
+func TestManualSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewManual(start)
+		begin := time.Now()
+		s.Go(func(ctx context.Context) { s.Sleep(ctx, time.Hour) })
+		s.Step()
+		s.Close()
+		s.Sleep(t.Context(), time.Hour)
+		if d := time.Since(begin); d != 0 || !s.Now().Equal(start) {
+			t.Errorf("slept %v, the clock moved by %v", d, s.Now().Sub(start))
+		}
+	})
 }
