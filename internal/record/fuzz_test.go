@@ -73,6 +73,11 @@ func checkEntry(t *testing.T, b []byte) int {
 func checkFrame(t *testing.T, b []byte, file uint64) {
 	size, sizeErr := FrameSize(b)
 	f, n, err := DecodeFrame(b, file)
+	peeked, m, peekErr := PeekFrame(b)
+	if err == nil && (peekErr != nil || m != n || peeked.Seq != f.Seq || peeked.Flags != f.Flags || !bytes.Equal(peeked.Payload, f.Payload)) ||
+		(peekErr == nil) != (err == nil || err == ErrChecksum) {
+		t.Fatalf("%x: %+v, %v; without the checksum %+v, %v", b, f, err, peeked, peekErr)
+	}
 	if err != nil {
 		if err != ErrShort && err != ErrInvalid && err != ErrChecksum || n != 0 {
 			t.Fatalf("%x: %d, %v", b, n, err)

@@ -216,6 +216,11 @@ func SealFrame(f []byte, seq, file uint64) {
 	binary.LittleEndian.PutUint32(f, crc^fileMask(file))
 }
 
+// MoveFrame makes a sealed frame of one file valid in another.
+func MoveFrame(f []byte, from, to uint64) {
+	binary.LittleEndian.PutUint32(f, binary.LittleEndian.Uint32(f)^fileMask(from)^fileMask(to))
+}
+
 // fileMask is different for any two files whose numbers differ by less than
 // 2^32.
 func fileMask(file uint64) uint32 { return uint32(file) * 0x9e3779b1 }
@@ -250,9 +255,28 @@ func DecodeFrame(b []byte, file uint64) (Frame, int, error) {
 	if crc^fileMask(file) != binary.LittleEndian.Uint32(b) {
 		return Frame{}, 0, ErrChecksum
 	}
+	return split(b), int(size), nil
+}
+
+// PeekFrame is DecodeFrame without the checksum, for frames that were checked
+// before, or of which only a part is wanted. The error is ErrShort or
+// ErrInvalid.
+func PeekFrame(b []byte) (Frame, int, error) {
+	size, err := FrameSize(b)
+	if err != nil {
+		return Frame{}, 0, err
+	}
+	if size > int64(len(b)) {
+		return Frame{}, 0, ErrShort
+	}
+	return split(b[:size]), int(size), nil
+}
+
+// split returns the frame that is all of b.
+func split(b []byte) Frame {
 	return Frame{
 		Flags:   Flags(binary.LittleEndian.Uint32(b[4:])) & flagsMask,
 		Seq:     binary.LittleEndian.Uint64(b[8:]),
 		Payload: b[FrameHeader:],
-	}, int(size), nil
+	}
 }

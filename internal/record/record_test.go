@@ -243,6 +243,15 @@ func TestFrameOfAnotherFile(t *testing.T) {
 	}
 }
 
+func TestMoveFrame(t *testing.T) {
+	e := Entry{Kind: Put, Key: []byte("k"), Value: []byte("v")}
+	b := makeFrame(1, 2, e)
+	MoveFrame(b, 2, 1<<40+9)
+	if want := makeFrame(1, 1<<40+9, e); !bytes.Equal(b, want) {
+		t.Errorf("moved to another file the frame is %x, not %x", b, want)
+	}
+}
+
 // TestFrameZeros reads what preallocation leaves.
 func TestFrameZeros(t *testing.T) {
 	zeros := make([]byte, 4096)
