@@ -243,19 +243,30 @@ func FrameSize(b []byte) (int64, error) {
 // written to the file of that number, and returns it with its encoded length.
 // The error is ErrShort, ErrInvalid or ErrChecksum.
 func DecodeFrame(b []byte, file uint64) (Frame, int, error) {
-	size, err := FrameSize(b)
+	f, n, err := PeekFrame(b)
+	if err == nil {
+		err = CheckFrame(b, file)
+	}
 	if err != nil {
 		return Frame{}, 0, err
 	}
+	return f, n, nil
+}
+
+// CheckFrame checks the frame that b starts with, as DecodeFrame does.
+func CheckFrame(b []byte, file uint64) error {
+	size, err := FrameSize(b)
+	if err != nil {
+		return err
+	}
 	if size > int64(len(b)) {
-		return Frame{}, 0, ErrShort
+		return ErrShort
 	}
-	b = b[:size]
-	crc := crc32.Update(crc32.Checksum(b[FrameHeader:], castagnoli), castagnoli, b[4:FrameHeader])
+	crc := crc32.Update(crc32.Update(0, castagnoli, b[FrameHeader:size]), castagnoli, b[4:FrameHeader])
 	if crc^fileMask(file) != binary.LittleEndian.Uint32(b) {
-		return Frame{}, 0, ErrChecksum
+		return ErrChecksum
 	}
-	return split(b), int(size), nil
+	return nil
 }
 
 // PeekFrame is DecodeFrame without the checksum, for frames that were checked

@@ -1,0 +1,483 @@
+// Package logfile is an append-only log of frames (package record) in a chain
+// of files, for engines that promise that what was acknowledged survives.
+//
+// # Promises
+//
+// Append returns when the frames, and all before them, are in the page cache:
+// they survive the death of the process. What survives a power cut is all up
+// to the last successful Sync, and possibly more: a prefix of what was
+// appended, cut between operations. The frames of one Append are one
+// operation, whole or absent. When syncs happen is the Mode:
+//
+//	None      when the owner calls Sync
+//	Interval  also at most Interval after an Append
+//	Always    Wait, which the owner calls before it acknowledges; those who
+//	          wait together share a sync
+//
+// # A log file
+//
+// Files are allocated and zero before they are used, and mapped into memory, so
+// that an append is a copy and no system call. Where the filesystem cannot
+// allocate or map, each Append is one write call.
+//
+//	start    a frame with the flag Start
+//	frames   each at a multiple of 8
+//	zeros
+//	trailer  the last 1024 bytes: the durable point, in two slots
+//
+// The sequence number of the start frame is the last one before the file. Its
+// payload is uvarints: the version of the format (0), the length of the file,
+// and the file number and offset where the log ended before. So the files of a
+// log are a chain, whatever their numbers, and each says where the one before
+// it ends: what lies behind that is not part of the log.
+//
+// Each slot has a sector of 512 bytes and holds, little endian,
+//
+//	offset  8 bytes  the file up to here, and all files before, are durable
+//	seq     8 bytes  of the last frame before offset
+//	crc     4 bytes  CRC-32C of these 16 bytes, and of the file number
+//
+// After a sync the slot that holds the lower offset is overwritten, so that one
+// is whole whenever the write is interrupted. The slot reaches the disk with
+// the next sync; the manifest has durable points too, in State.Seq.
+//
+// # The manifest
+//
+// A log file is in the manifest before it is used: a file of kind Log and size
+// 0 in the State is part of the chain, or not used yet. A Log file with a size
+// is sealed: the owner knows what is in it, and the chain goes on without it.
+//
+// # Recovery
+//
+// Recovery follows the chain and reads frames up to the first that is not one,
+// or not the next in sequence, or of an operation that is not whole. What is
+// behind is dropped: if that is before the durable point it is ErrCorrupt, as
+// only damage can be the reason. What was read from behind the durable point
+// may be in memory only, even if a sync of that file succeeds now, as the
+// kernel may have dropped the error of an earlier one. Resume copies it to a
+// new file, with the same sequence numbers, and syncs that before its start
+// frame makes it part of the chain.
+package logfile
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nikosgavalas/kvstore/internal/manifest"
+	"github.com/nikosgavalas/kvstore/internal/record"
+	"github.com/nikosgavalas/kvstore/internal/sched"
+)
+
+// Mode says when appended frames are made durable.
+type Mode int
+
+// The modes.
+const (
+	None Mode = iota
+	Interval
+	Always
+)
+
+const (
+	version = 0
+	sector  = 512
+	trailer = 2 * sector
+	// maxStart is the most that a start frame takes.
+	maxStart = record.FrameHeader + 4*binary.MaxVarintLen64
+	// MinFile is the least size of a log file in bytes.
+	MinFile = 4 << 10
+)
+
+// Options configure a log.
+type Options struct {
+	Dir    *manifest.Dir
+	Sched  *sched.Scheduler
+	Logger *slog.Logger
+
+	Mode     Mode
+	Interval time.Duration // of mode Interval
+
+	// MaxBytes is the size that files grow to, MinBytes the size of the first;
+	// each is four times the one before. An operation that is larger than a
+	// file gets a file of its own.
+	MinBytes, MaxBytes int64
+	// NoMap makes each Append a write call.
+	NoMap bool
+
+	// Add is called with every new file before it is used, without a lock, and
+	// may refuse it.
+	Add func(*File) error
+	// Remove is called instead of using a file that was added.
+	Remove func(*File)
+	// Ended is called, with the lock of the log held, when a file is full.
+	Ended func(Span)
+}
+
+// Span is the part of a file that holds frames of the log.
+type Span struct {
+	File   *File
+	Begin  int64 // of the first frame, behind the start frame
+	End    int64
+	First  uint64 // sequence number of the first frame
+	Last   uint64 // sequence number of the last frame; First-1 if there is none
+	Frames uint64
+}
+
+// Scan returns a scanner for the frames of the span, which it takes for checked.
+func (s Span) Scan() *Scanner {
+	return &Scanner{f: s.File, next: s.Begin, to: s.End, checked: true}
+}
+
+// place is an end of the log in a file, 0 for none.
+type place struct {
+	file uint64
+	end  int64
+}
+
+// Log is a log that is open for appending. It is safe for concurrent use.
+type Log struct {
+	o       Options
+	unused  []uint64      // files of an earlier process that are not in the chain
+	durable atomic.Uint64 // sequence number
+
+	mu struct {
+		sync.Mutex
+		span    Span  // of the file that is appended to; its End is the tail
+		limit   int64 // of the tail; 0 if there is no file
+		seq     uint64
+		prev    place     // where the log ends if there is no file
+		ended   []unsyncd // files that are full and not known to be durable
+		synced  int64     // bytes of the file that are durable
+		ready   *File     // the next file, or nil
+		asked   bool      // the next file is being prepared
+		pending bool      // a sync is to come in mode Interval
+		closed  bool
+	}
+
+	syncing struct {
+		sync.Mutex
+		cond *sync.Cond
+		busy bool
+	}
+}
+
+// unsyncd is a file of which bytes [from, to) may not be durable.
+type unsyncd struct {
+	file     *File
+	from, to int64
+}
+
+// New returns a log that goes on where r ends. If r is not all durable, nothing
+// may be appended before Resume.
+func New(o Options, r Recovered) *Log {
+	l := &Log{o: o, unused: r.Unused}
+	l.syncing.cond = sync.NewCond(&l.syncing)
+	l.mu.seq = r.Seq
+	if n := len(r.Spans); n > 0 {
+		l.mu.prev = place{r.Spans[n-1].File.N, r.Spans[n-1].End}
+	}
+	l.durable.Store(r.durable.seq)
+	return l
+}
+
+// Seq returns the sequence number of the last frame, and up to which frames are
+// durable.
+func (l *Log) Seq() (issued, durable uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.seq, l.durable.Load()
+}
+
+// Append appends the frames of one operation. frames is n frames that
+// record.EndFrame has ended, each at a multiple of 8, and the length is one too; all but the
+// last have the flag More. They get the next sequence numbers. It returns the
+// file and offset of the first, and the number of the last. frames may be
+// changed. If it fails nothing was appended.
+func (l *Log) Append(frames []byte, n int) (f *File, off int64, seq uint64, err error) {
+	l.mu.Lock()
+	if l.mu.span.End+int64(len(frames)) > l.mu.limit {
+		if err := l.makeRoomLocked(int64(len(frames))); err != nil {
+			l.mu.Unlock()
+			return nil, 0, 0, err
+		}
+	}
+	f, off = l.mu.span.File, l.mu.span.End
+	if n == 1 {
+		record.SealFrame(frames, l.mu.seq+1, f.N)
+	} else {
+		sealAll(frames, l.mu.seq+1, f.N)
+	}
+	if err := f.Write(frames, off); err != nil {
+		// A part may have been written, and a later, shorter append would not
+		// cover it: the next file says that this one ends here.
+		l.endLocked()
+		l.mu.Unlock()
+		return nil, 0, 0, err
+	}
+	l.mu.span.End = off + int64(len(frames))
+	l.mu.span.Frames += uint64(n)
+	l.mu.seq += uint64(n)
+	l.mu.span.Last = l.mu.seq
+	seq = l.mu.seq
+	if l.o.Mode == Interval && !l.mu.pending {
+		l.syncLaterLocked()
+	}
+	l.mu.Unlock()
+	return f, off, seq, nil
+}
+
+func sealAll(b []byte, seq, file uint64) {
+	for len(b) > 0 {
+		size, _ := record.FrameSize(b)
+		record.SealFrame(b[:size], seq, file)
+		b = b[Align(size):]
+		seq++
+	}
+}
+
+// syncLaterLocked has a sync happen after the interval.
+func (l *Log) syncLaterLocked() {
+	l.mu.pending = l.o.Sched.After(l.o.Interval, func(context.Context) {
+		l.mu.Lock()
+		l.mu.pending = false
+		l.mu.Unlock()
+		if err := l.Sync(); err != nil {
+			l.o.Logger.Error("kvstore: syncing the log failed", "error", err)
+		}
+	})
+}
+
+// makeRoomLocked goes on in a file that has room for n bytes.
+func (l *Log) makeRoomLocked(n int64) error {
+	if l.mu.closed {
+		return errClosed
+	}
+	if err := l.o.Dir.Err(); err != nil {
+		return err
+	}
+	f, need := l.mu.ready, maxStart+n+trailer
+	if f != nil && f.Bytes >= need {
+		l.mu.ready = nil
+	} else {
+		var err error
+		if f, err = l.create(max(l.nextSizeLocked(), need)); err != nil {
+			return err
+		}
+	}
+	prev := l.mu.prev
+	if last := l.mu.span; last.File != nil {
+		prev = place{last.File.N, last.End}
+	}
+	start := startFrame(f, l.mu.seq, prev)
+	if err := f.Write(start, 0); err != nil {
+		l.discard(f)
+		return err
+	}
+	l.endLocked()
+	l.useLocked(f, int64(len(start)))
+	l.prepareLocked()
+	return nil
+}
+
+// useLocked appends to f from now on, behind its start frame.
+func (l *Log) useLocked(f *File, begin int64) {
+	l.mu.span = Span{File: f, Begin: begin, End: begin, First: l.mu.seq + 1, Last: l.mu.seq}
+	l.mu.limit, l.mu.synced = f.Bytes-trailer, 0
+}
+
+// endLocked ends the file that is appended to, if there is one.
+func (l *Log) endLocked() {
+	span := l.mu.span
+	if span.File == nil {
+		return
+	}
+	l.mu.ended = append(l.mu.ended, unsyncd{span.File, l.mu.synced, span.End})
+	l.mu.prev = place{span.File.N, span.End}
+	l.mu.span, l.mu.limit = Span{}, 0
+	l.o.Ended(span)
+}
+
+// nextSizeLocked returns how large the next file should be.
+func (l *Log) nextSizeLocked() int64 {
+	size := l.o.MinBytes
+	if f := l.mu.span.File; f != nil {
+		size = 4 * f.Bytes
+	}
+	return min(max(size, l.o.MinBytes), l.o.MaxBytes)
+}
+
+// create makes a file and has the manifest name it.
+func (l *Log) create(size int64) (*File, error) {
+	f, err := Create(l.o.Dir, manifest.Log, size, l.o.NoMap)
+	if err != nil {
+		return nil, err
+	}
+	if err = l.o.Add(f); err == nil {
+		if err = l.publish(f); err == nil {
+			return f, nil
+		}
+		l.o.Remove(f)
+	}
+	l.o.Dir.Unpin(f.Kind, f.N)
+	return nil, errors.Join(err, f.Close())
+}
+
+// publish has the manifest name f, and no longer those that were never used.
+func (l *Log) publish(f *File) error {
+	return l.o.Dir.Commit(func(m *manifest.Manifest) error {
+		files := slices.DeleteFunc(slices.Clone(m.State.Files), func(e manifest.File) bool {
+			return Growing(e) && (e.N == f.N || slices.Contains(l.unused, e.N))
+		})
+		m.State.Files = append(files, manifest.File{Kind: manifest.Log, N: f.N})
+		return nil
+	})
+}
+
+// discard gives a file up that was created. The manifest may go on naming it.
+func (l *Log) discard(f *File) {
+	l.o.Remove(f)
+	l.o.Dir.Unpin(f.Kind, f.N)
+	f.Close()
+}
+
+// Growing reports whether an entry of a State is a file of the chain.
+func Growing(e manifest.File) bool { return e.Kind == manifest.Log && e.Size == 0 }
+
+// prepareLocked has the next file made in the background.
+func (l *Log) prepareLocked() {
+	if l.mu.asked || l.mu.ready != nil || l.mu.closed {
+		return
+	}
+	size := l.nextSizeLocked()
+	l.mu.asked = l.o.Sched.Go(func(context.Context) {
+		f, err := l.create(size)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.mu.asked = false
+		switch {
+		case err != nil:
+			// The append that needs the file will try again, and tell.
+			l.o.Logger.Warn("kvstore: cannot make the next log file", "error", err)
+		case l.mu.closed || l.mu.ready != nil:
+			l.discard(f)
+		default:
+			l.mu.ready = f
+		}
+	})
+}
+
+// Freeze calls fn with what the file that is appended to holds, and with the
+// sequence number of the last frame, while nothing can be appended. The span
+// has no File if nothing was appended since the log was opened.
+func (l *Log) Freeze(fn func(span Span, seq uint64) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.closed {
+		return errClosed
+	}
+	return fn(l.mu.span, l.mu.seq)
+}
+
+// Turn makes the log go on in an empty file, which does not continue what was
+// appended: the owner makes a state durable that holds what is to count of it.
+// With commit it makes the state durable in which the file is the only one of
+// the chain; if that fails the log goes on as before.
+func (l *Log) Turn(commit func(next *File, seq uint64) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.closed {
+		return errClosed
+	}
+	f := l.mu.ready
+	l.mu.ready = nil
+	if f == nil {
+		var err error
+		if f, err = l.create(l.o.MinBytes); err != nil {
+			return err
+		}
+	}
+	start := startFrame(f, l.mu.seq, place{})
+	err := f.Write(start, 0)
+	if err == nil {
+		err = commit(f, l.mu.seq)
+	}
+	if err != nil {
+		l.discard(f)
+		return err
+	}
+	l.endLocked()
+	l.mu.ended, l.mu.prev = nil, place{}
+	l.durable.Store(l.mu.seq)
+	l.useLocked(f, int64(len(start)))
+	return nil
+}
+
+// Close ends the log; appending is errClosed from then on. It returns the file
+// that was appended to, and the one that was prepared and not used; either may
+// be nil. The caller has stopped background work.
+func (l *Log) Close() (last Span, ready *File) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last, ready = l.mu.span, l.mu.ready
+	l.mu.closed, l.mu.limit, l.mu.span, l.mu.ready = true, 0, Span{}, nil
+	return last, ready
+}
+
+var errClosed = errors.New("logfile: the log is closed")
+
+// startFrame returns the frame that a file begins with.
+func startFrame(f *File, seq uint64, prev place) []byte {
+	b := record.BeginFrame(nil)
+	for _, v := range []uint64{version, uint64(f.Bytes), prev.file, uint64(prev.end)} {
+		b = binary.AppendUvarint(b, v)
+	}
+	record.EndFrame(b, 0, record.Start)
+	record.SealFrame(b, seq, f.N)
+	return append(b, make([]byte, Align(int64(len(b)))-int64(len(b)))...)
+}
+
+// start is a decoded start frame.
+type start struct {
+	seq  uint64
+	prev place
+	size int64 // that the frame takes
+}
+
+// readStart reads the start frame of a file, whose length must be what the
+// frame says.
+func readStart(f *File) (start, error) {
+	b, err := f.At(0, nil)
+	if err != nil {
+		return start{}, err
+	}
+	frame, n, err := record.DecodeFrame(b, f.N)
+	if err != nil {
+		return start{}, errNoStart
+	}
+	var v [4]uint64
+	payload := frame.Payload
+	for i := range v {
+		var n int
+		if v[i], n = binary.Uvarint(payload); n <= 0 {
+			return start{}, f.Corrupt(0, "the start frame is too short")
+		}
+		payload = payload[n:]
+	}
+	s := start{frame.Seq, place{v[2], int64(v[3])}, Align(int64(n))}
+	switch {
+	case frame.Flags != record.Start || len(payload) > 0 || s.prev.end < 0:
+		return start{}, f.Corrupt(0, "it does not begin with a start frame")
+	case v[0] != version:
+		return start{}, fmt.Errorf("%w: %s has format version %d, this program knows up to %d", manifest.ErrVersion, f.Name(), v[0], version)
+	}
+	return s, nil
+}
+
+var errNoStart = errors.New("logfile: no start frame")

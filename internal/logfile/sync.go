@@ -1,0 +1,125 @@
+package logfile
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// Sync makes everything durable that was appended before the call. An error is
+// sticky: the directory takes no more changes.
+func (l *Log) Sync() error {
+	seq, _ := l.Seq()
+	return l.Wait(seq)
+}
+
+// Wait returns when the frames up to a sequence number are durable. Whoever
+// finds no sync under way makes one, for all that was appended by then.
+func (l *Log) Wait(seq uint64) error {
+	if l.durable.Load() >= seq {
+		return l.o.Dir.Err()
+	}
+	s := &l.syncing
+	s.Lock()
+	defer s.Unlock()
+	for {
+		if err := l.o.Dir.Err(); err != nil {
+			return err
+		}
+		if l.durable.Load() >= seq {
+			return nil
+		}
+		if !s.busy {
+			break
+		}
+		s.cond.Wait()
+	}
+	s.busy = true
+	s.Unlock()
+	err := l.sync()
+	s.Lock()
+	s.busy = false
+	s.cond.Broadcast()
+	return err
+}
+
+func (l *Log) sync() error {
+	l.mu.Lock()
+	ended, span, from, seq := l.mu.ended, l.mu.span, l.mu.synced, l.mu.seq
+	l.mu.Unlock()
+	for _, u := range ended {
+		if err := u.file.Sync(l.o.Dir, u.from, u.to); err != nil {
+			return err
+		}
+	}
+	if span.File != nil {
+		if err := span.File.Sync(l.o.Dir, from, span.End); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Meanwhile the file may have come to its end, and then others too.
+	l.mu.ended = l.mu.ended[len(ended):]
+	if span.File == l.mu.span.File {
+		l.mu.synced = span.End
+	} else if len(l.mu.ended) > 0 && l.mu.ended[0].file == span.File {
+		l.mu.ended[0].from = span.End
+	}
+	l.durable.Store(seq)
+	if span.File != nil {
+		return writeSlot(span.File, span.End, seq)
+	}
+	return nil
+}
+
+const slotBytes = 8 + 8 + 4
+
+// writeSlot writes the durable point into the slot that has the lower one.
+func writeSlot(f *File, end int64, seq uint64) error {
+	a, _ := readSlot(f, 0)
+	b, _ := readSlot(f, 1)
+	i := int64(0)
+	if b < a {
+		i = 1
+	}
+	var buf [slotBytes]byte
+	binary.LittleEndian.PutUint64(buf[:], uint64(end))
+	binary.LittleEndian.PutUint64(buf[8:], seq)
+	binary.LittleEndian.PutUint32(buf[16:], slotCRC(buf[:16], f.N))
+	return f.Write(buf[:], f.Bytes-trailer+i*sector)
+}
+
+func slotCRC(b []byte, file uint64) uint32 {
+	var n [8]byte
+	binary.LittleEndian.PutUint64(n[:], file)
+	return crc32.Update(crc32.Checksum(b, castagnoli), castagnoli, n[:])
+}
+
+// readSlot returns the durable point in slot i of a file, 0 if there is none.
+func readSlot(f *File, i int64) (end int64, seq uint64) {
+	var buf [slotBytes]byte
+	at := f.Bytes - trailer + i*sector
+	if at < 0 {
+		return 0, 0
+	}
+	if f.data != nil {
+		copy(buf[:], f.data[at:])
+	} else if f.readAt(buf[:], at) != nil {
+		return 0, 0
+	}
+	end = int64(binary.LittleEndian.Uint64(buf[:]))
+	if binary.LittleEndian.Uint32(buf[16:]) != slotCRC(buf[:16], f.N) || end < 0 || end > f.Bytes-trailer {
+		return 0, 0
+	}
+	return end, binary.LittleEndian.Uint64(buf[8:])
+}
+
+// durablePoint returns the durable point in a file, 0 if there is none.
+func durablePoint(f *File) (end int64, seq uint64) {
+	a, aSeq := readSlot(f, 0)
+	b, bSeq := readSlot(f, 1)
+	if b > a {
+		return b, bSeq
+	}
+	return a, aSeq
+}
