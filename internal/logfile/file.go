@@ -28,6 +28,9 @@ type File struct {
 	data []byte // the mapped file, nil if it cannot be mapped
 	m    vfs.Mapping
 	h    vfs.File // nil if all that is needed is in data
+
+	slot    int64 // the one to write next; the log has the lock for both
+	scratch [slotBytes + 4]byte
 }
 
 // Name returns the name of the file.
@@ -115,7 +118,10 @@ func Open(folder manifest.Folder, e manifest.File, noMap bool) (*File, error) {
 	}
 	m.Random()
 	f.m, f.data, f.h = m, m.Bytes(), nil
-	return f, h.Close()
+	if err := h.Close(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // Close releases the file. Nothing that aliases it may be used any more.
@@ -146,13 +152,14 @@ func (f *File) Shorten(size int64) error {
 	if f.h == nil {
 		return f.Close()
 	}
+	var err error
 	if f.m != nil {
-		if err := f.m.Close(); err != nil {
-			return err
-		}
+		err = f.m.Close()
 		f.m, f.data = nil, nil
 	}
-	err := f.h.Truncate(size)
+	if err == nil {
+		err = f.h.Truncate(size)
+	}
 	return errors.Join(err, f.Close())
 }
 
@@ -226,6 +233,29 @@ func (f *File) readAt(b []byte, off int64) error {
 		return fmt.Errorf("reading %s: %w", f.Name(), err)
 	}
 	return nil
+}
+
+// Begin returns where the first frame is that is not the start frame.
+func (f *File) Begin() int64 {
+	b, err := f.At(0, nil)
+	if err != nil {
+		return 0
+	}
+	frame, n, err := record.PeekFrame(b)
+	if err != nil || frame.Flags&record.Start == 0 {
+		return 0
+	}
+	return Align(int64(n))
+}
+
+// All returns a copy of the file.
+func (f *File) All() ([]byte, error) {
+	b := make([]byte, f.Bytes)
+	if f.data != nil {
+		copy(b, f.data)
+		return b, nil
+	}
+	return b, f.readAt(b, 0)
 }
 
 func grow(buf []byte, n int64) []byte {

@@ -26,10 +26,12 @@
 //	trailer  the last 1024 bytes: the durable point, in two slots
 //
 // The sequence number of the start frame is the last one before the file. Its
-// payload is uvarints: the version of the format (0), the length of the file,
-// and the file number and offset where the log ended before. So the files of a
-// log are a chain, whatever their numbers, and each says where the one before
-// it ends: what lies behind that is not part of the log.
+// payload is uvarints: the version of the format (0), the length of the file, a
+// number from the counter of the directory, and the file number and offset
+// where the log ended before. So the files of a log are a chain, whatever their
+// numbers, and each says where the one before it ends: what lies behind that is
+// not part of the log. If two files continue the same one, that with the higher
+// number from the counter was started later and counts.
 //
 // Each slot has a sector of 512 bytes and holds, little endian,
 //
@@ -90,9 +92,9 @@ const (
 	sector  = 512
 	trailer = 2 * sector
 	// maxStart is the most that a start frame takes.
-	maxStart = record.FrameHeader + 4*binary.MaxVarintLen64
+	maxStart = record.FrameHeader + 5*binary.MaxVarintLen64
 	// MinFile is the least size of a log file in bytes.
-	MinFile = 4 << 10
+	MinFile = trailer + 256
 )
 
 // Options configure a log.
@@ -114,9 +116,11 @@ type Options struct {
 	// Add is called with every new file before it is used, without a lock, and
 	// may refuse it.
 	Add func(*File) error
-	// Remove is called instead of using a file that was added.
+	// Remove is called instead of using a file that was added. A state in which
+	// a file of the chain is sealed must not name it any more.
 	Remove func(*File)
-	// Ended is called, with the lock of the log held, when a file is full.
+	// Ended is called, with the lock of the log held, when a file is full. There
+	// are frames in it.
 	Ended func(Span)
 }
 
@@ -154,10 +158,12 @@ type Log struct {
 		seq     uint64
 		prev    place     // where the log ends if there is no file
 		ended   []unsyncd // files that are full and not known to be durable
+		idle    []*File   // files that were started and ended without frames
 		synced  int64     // bytes of the file that are durable
 		ready   *File     // the next file, or nil
 		asked   bool      // the next file is being prepared
 		pending bool      // a sync is to come in mode Interval
+		turns   int       // how often Turn succeeded
 		closed  bool
 	}
 
@@ -195,12 +201,19 @@ func (l *Log) Seq() (issued, durable uint64) {
 	return l.mu.seq, l.durable.Load()
 }
 
+// Durable returns up to which sequence number frames are durable.
+func (l *Log) Durable() uint64 { return l.durable.Load() }
+
 // Append appends the frames of one operation. frames is n frames that
-// record.EndFrame has ended, each at a multiple of 8, and the length is one too; all but the
-// last have the flag More. They get the next sequence numbers. It returns the
-// file and offset of the first, and the number of the last. frames may be
-// changed. If it fails nothing was appended.
+// record.EndFrame has ended, each at a multiple of 8, and the length is one too;
+// all but the last have the flag More. They get the next sequence numbers. It
+// returns the file and offset of the first, and the number of the last. frames
+// may be changed. If it fails nothing was appended, but until what is appended
+// next is durable a crash may bring the operation back.
 func (l *Log) Append(frames []byte, n int) (f *File, off int64, seq uint64, err error) {
+	if l.o.Dir.Failed() {
+		return nil, 0, 0, l.o.Dir.Err()
+	}
 	l.mu.Lock()
 	if l.mu.span.End+int64(len(frames)) > l.mu.limit {
 		if err := l.makeRoomLocked(int64(len(frames))); err != nil {
@@ -257,7 +270,7 @@ func (l *Log) syncLaterLocked() {
 // makeRoomLocked goes on in a file that has room for n bytes.
 func (l *Log) makeRoomLocked(n int64) error {
 	if l.mu.closed {
-		return errClosed
+		return ErrClosed
 	}
 	if err := l.o.Dir.Err(); err != nil {
 		return err
@@ -271,18 +284,26 @@ func (l *Log) makeRoomLocked(n int64) error {
 			return err
 		}
 	}
-	prev := l.mu.prev
-	if last := l.mu.span; last.File != nil {
-		prev = place{last.File.N, last.End}
+	l.endLocked()
+	if err := l.startLocked(f); err != nil {
+		return err
 	}
-	start := startFrame(f, l.mu.seq, prev)
-	if err := f.Write(start, 0); err != nil {
+	l.prepareLocked()
+	return nil
+}
+
+// startLocked goes on in a file. If it fails the file may count as started, so
+// nothing may be appended to the one before any more.
+func (l *Log) startLocked(f *File) error {
+	start, err := l.startFrame(f, l.mu.seq, l.mu.prev)
+	if err == nil {
+		err = f.Write(start, 0)
+	}
+	if err != nil {
 		l.discard(f)
 		return err
 	}
-	l.endLocked()
 	l.useLocked(f, int64(len(start)))
-	l.prepareLocked()
 	return nil
 }
 
@@ -296,6 +317,12 @@ func (l *Log) useLocked(f *File, begin int64) {
 func (l *Log) endLocked() {
 	span := l.mu.span
 	if span.File == nil {
+		return
+	}
+	if span.Frames == 0 {
+		// The next file continues what this one was to continue.
+		l.mu.idle = append(l.mu.idle, span.File)
+		l.mu.span, l.mu.limit = Span{}, 0
 		return
 	}
 	l.mu.ended = append(l.mu.ended, unsyncd{span.File, l.mu.synced, span.End})
@@ -315,18 +342,22 @@ func (l *Log) nextSizeLocked() int64 {
 
 // create makes a file and has the manifest name it.
 func (l *Log) create(size int64) (*File, error) {
+	// So that each slot is in a sector of its own.
+	size = (size + sector - 1) / sector * sector
 	f, err := Create(l.o.Dir, manifest.Log, size, l.o.NoMap)
 	if err != nil {
 		return nil, err
 	}
 	if err = l.o.Add(f); err == nil {
-		if err = l.publish(f); err == nil {
-			return f, nil
+		if err = l.publish(f); err != nil {
+			l.o.Remove(f)
 		}
-		l.o.Remove(f)
 	}
-	l.o.Dir.Unpin(f.Kind, f.N)
-	return nil, errors.Join(err, f.Close())
+	l.o.Dir.Unpin(f.Kind, f.N) // the manifest has it, or nobody
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // publish has the manifest name f, and no longer those that were never used.
@@ -340,11 +371,20 @@ func (l *Log) publish(f *File) error {
 	})
 }
 
-// discard gives a file up that was created. The manifest may go on naming it.
+// discard gives a file up that was created. The manifest names it until the
+// owner commits a state without it.
 func (l *Log) discard(f *File) {
 	l.o.Remove(f)
-	l.o.Dir.Unpin(f.Kind, f.N)
 	f.Close()
+}
+
+// discardIdleLocked discards the files that ended without frames. No other sync
+// is at work, so nobody uses them.
+func (l *Log) discardIdleLocked() {
+	for _, f := range l.mu.idle {
+		l.discard(f)
+	}
+	l.mu.idle = nil
 }
 
 // Growing reports whether an entry of a State is a file of the chain.
@@ -355,7 +395,7 @@ func (l *Log) prepareLocked() {
 	if l.mu.asked || l.mu.ready != nil || l.mu.closed {
 		return
 	}
-	size := l.nextSizeLocked()
+	size, turns := l.nextSizeLocked(), l.mu.turns
 	l.mu.asked = l.o.Sched.Go(func(context.Context) {
 		f, err := l.create(size)
 		l.mu.Lock()
@@ -365,7 +405,8 @@ func (l *Log) prepareLocked() {
 		case err != nil:
 			// The append that needs the file will try again, and tell.
 			l.o.Logger.Warn("kvstore: cannot make the next log file", "error", err)
-		case l.mu.closed || l.mu.ready != nil:
+		case l.mu.closed || l.mu.ready != nil || l.mu.turns != turns:
+			// After a Turn the manifest may not name it any more.
 			l.discard(f)
 		default:
 			l.mu.ready = f
@@ -380,20 +421,24 @@ func (l *Log) Freeze(fn func(span Span, seq uint64) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.closed {
-		return errClosed
+		return ErrClosed
 	}
 	return fn(l.mu.span, l.mu.seq)
 }
 
 // Turn makes the log go on in an empty file, which does not continue what was
-// appended: the owner makes a state durable that holds what is to count of it.
-// With commit it makes the state durable in which the file is the only one of
-// the chain; if that fails the log goes on as before.
+// appended. With commit the owner makes a state durable that holds what is to
+// count of it, and in which the file is the only one of the chain; if that
+// fails the log goes on as before. The owner may close the other files in
+// commit.
 func (l *Log) Turn(commit func(next *File, seq uint64) error) error {
+	// No sync may be at work on files that the owner then lets go of.
+	l.excludeSync()
+	defer l.admitSync()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.closed {
-		return errClosed
+		return ErrClosed
 	}
 	f := l.mu.ready
 	l.mu.ready = nil
@@ -403,51 +448,71 @@ func (l *Log) Turn(commit func(next *File, seq uint64) error) error {
 			return err
 		}
 	}
-	start := startFrame(f, l.mu.seq, place{})
-	err := f.Write(start, 0)
-	if err == nil {
-		err = commit(f, l.mu.seq)
-	}
-	if err != nil {
+	if err := commit(f, l.mu.seq); err != nil {
 		l.discard(f)
 		return err
 	}
-	l.endLocked()
-	l.mu.ended, l.mu.prev = nil, place{}
+	// Started before the commit it would have counted without it.
+	l.mu.ended, l.mu.idle, l.mu.prev, l.mu.span, l.mu.limit = nil, nil, place{}, Span{}, 0
 	l.durable.Store(l.mu.seq)
-	l.useLocked(f, int64(len(start)))
+	l.mu.turns++
+	if err := l.startLocked(f); err != nil {
+		l.o.Logger.Error("kvstore: cannot start a log file", "file", f.Name(), "error", err)
+	}
 	return nil
 }
 
-// Close ends the log; appending is errClosed from then on. It returns the file
+// GiveBack gives up the file that was prepared for later, to free its space.
+// It reports whether there was one.
+func (l *Log) GiveBack() bool {
+	l.mu.Lock()
+	f := l.mu.ready
+	l.mu.ready = nil
+	l.mu.Unlock()
+	if f != nil {
+		l.discard(f)
+	}
+	return f != nil
+}
+
+// Close ends the log; appending is ErrClosed from then on. It returns the file
 // that was appended to, and the one that was prepared and not used; either may
 // be nil. The caller has stopped background work.
 func (l *Log) Close() (last Span, ready *File) {
+	l.excludeSync()
+	defer l.admitSync()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.discardIdleLocked()
 	last, ready = l.mu.span, l.mu.ready
 	l.mu.closed, l.mu.limit, l.mu.span, l.mu.ready = true, 0, Span{}, nil
 	return last, ready
 }
 
-var errClosed = errors.New("logfile: the log is closed")
+// ErrClosed is returned by what would append to a log that is closed.
+var ErrClosed = errors.New("logfile: the log is closed")
 
 // startFrame returns the frame that a file begins with.
-func startFrame(f *File, seq uint64, prev place) []byte {
+func (l *Log) startFrame(f *File, seq uint64, prev place) ([]byte, error) {
+	order, err := l.o.Dir.Number()
+	if err != nil {
+		return nil, err
+	}
 	b := record.BeginFrame(nil)
-	for _, v := range []uint64{version, uint64(f.Bytes), prev.file, uint64(prev.end)} {
+	for _, v := range []uint64{version, uint64(f.Bytes), order, prev.file, uint64(prev.end)} {
 		b = binary.AppendUvarint(b, v)
 	}
 	record.EndFrame(b, 0, record.Start)
 	record.SealFrame(b, seq, f.N)
-	return append(b, make([]byte, Align(int64(len(b)))-int64(len(b)))...)
+	return append(b, make([]byte, Align(int64(len(b)))-int64(len(b)))...), nil
 }
 
 // start is a decoded start frame.
 type start struct {
-	seq  uint64
-	prev place
-	size int64 // that the frame takes
+	seq   uint64
+	order uint64
+	prev  place
+	size  int64 // that the frame takes
 }
 
 // readStart reads the start frame of a file, whose length must be what the
@@ -461,7 +526,13 @@ func readStart(f *File) (start, error) {
 	if err != nil {
 		return start{}, errNoStart
 	}
-	var v [4]uint64
+	if frame.Flags&record.Start == 0 {
+		return start{}, f.Corrupt(0, "it does not begin with a start frame")
+	}
+	if v, n := binary.Uvarint(frame.Payload); n > 0 && v != version {
+		return start{}, fmt.Errorf("%w: %s has format version %d, this program knows up to %d", manifest.ErrVersion, f.Name(), v, version)
+	}
+	var v [5]uint64
 	payload := frame.Payload
 	for i := range v {
 		var n int
@@ -470,12 +541,13 @@ func readStart(f *File) (start, error) {
 		}
 		payload = payload[n:]
 	}
-	s := start{frame.Seq, place{v[2], int64(v[3])}, Align(int64(n))}
+	s := start{frame.Seq, v[2], place{v[3], int64(v[4])}, Align(int64(n))}
 	switch {
 	case frame.Flags != record.Start || len(payload) > 0 || s.prev.end < 0:
-		return start{}, f.Corrupt(0, "it does not begin with a start frame")
-	case v[0] != version:
-		return start{}, fmt.Errorf("%w: %s has format version %d, this program knows up to %d", manifest.ErrVersion, f.Name(), v[0], version)
+		return start{}, f.Corrupt(0, "the start frame is damaged")
+	case v[1] != uint64(f.Bytes):
+		// Its durable point is not where it was.
+		return start{}, f.Corrupt(f.Bytes, fmt.Sprintf("the file has %d bytes, and was made with %d", f.Bytes, v[1]))
 	}
 	return s, nil
 }

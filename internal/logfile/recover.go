@@ -12,10 +12,13 @@ import (
 
 // Recovered is what recovery found of a log.
 type Recovered struct {
-	Spans  []Span   // of the chain, oldest first
-	Unused []uint64 // files in the manifest that are not in the chain
-	Seq    uint64   // of the last frame
-	Bytes  int64    // that were dropped, at least
+	Spans []Span // of the chain, oldest first
+	// Unused are the files in the manifest that are not in the chain. They leave
+	// it with the next file that is made; an owner that seals a file of the
+	// chain before removes them in the same commit.
+	Unused []uint64
+	Seq    uint64 // of the last frame
+	Bytes  int64  // that were dropped, at least
 
 	durable point
 }
@@ -66,6 +69,9 @@ func Recover(folder manifest.Folder, growing []manifest.File, base, durable uint
 	if r.measure(chain); r.Bytes > 0 {
 		log.Warn("kvstore: dropped the end of the log, which a crash left incomplete", "bytes", r.Bytes, "kept", r.Seq)
 	}
+	// The log does not go on from a file without frames, whose start frame
+	// may be in memory only.
+	r.Spans = trim(r.Spans)
 	return r, nil
 }
 
@@ -99,8 +105,13 @@ func chainOf(files []*File) ([]link, error) {
 	for _, f := range files {
 		s, err := readStart(f)
 		if err == errNoStart {
-			if end, _ := durablePoint(f); end > 0 {
+			if end, _, err := durablePoint(f); err != nil {
+				return nil, err
+			} else if end > 0 {
 				return nil, f.Corrupt(0, "the start frame is damaged")
+			}
+			if f.Bytes < maxStart+trailer {
+				return nil, f.Corrupt(f.Bytes, "the file is too short for a log file")
 			}
 			continue
 		} else if err != nil {
@@ -119,22 +130,24 @@ func chainOf(files []*File) ([]link, error) {
 			if _, ok := started[l.prev.file]; ok || !has(l.prev.file) {
 				continue
 			}
-			if end, _ := durablePoint(l.File); end > 0 {
+			if end, _, err := durablePoint(l.File); err != nil {
+				return nil, err
+			} else if end > 0 {
 				return nil, l.Corrupt(0, fmt.Sprintf("it continues %s, which is empty", manifest.Name(manifest.Log, l.prev.file)))
 			}
 			delete(started, n)
 			again = true
 		}
 	}
-	// The chain ends with the newest file that none follows: an older one was
-	// copied by Resume.
+	// The chain ends with the file that none follows, the last one that was
+	// started: Resume copied the others, or starting them failed.
 	var last link
 	followed := map[uint64]bool{}
 	for _, l := range started {
 		followed[l.prev.file] = true
 	}
 	for n, l := range started {
-		if !followed[n] && (last.File == nil || n > last.N) {
+		if !followed[n] && (last.File == nil || l.order > last.order) {
 			last = l
 		}
 	}
@@ -163,7 +176,9 @@ func (r *Recovered) read(chain []link, base, durable uint64) error {
 		}
 		r.Spans = append(r.Spans, span)
 		r.Seq = span.Last
-		if end, seq := durablePoint(l.File); end > 0 {
+		if end, seq, err := durablePoint(l.File); err != nil {
+			return err
+		} else if end > 0 {
 			if end > span.End || seq > span.Last {
 				return l.Corrupt(span.End, fmt.Sprintf("the file was durable up to byte %d", end))
 			}
@@ -174,32 +189,43 @@ func (r *Recovered) read(chain []link, base, durable uint64) error {
 		}
 	}
 	for _, l := range chain[len(r.Spans):] {
-		if end, _ := durablePoint(l.File); end > 0 {
+		if end, _, err := durablePoint(l.File); err != nil {
+			return err
+		} else if end > 0 {
 			end := r.Spans[len(r.Spans)-1]
 			return end.File.Corrupt(end.End, fmt.Sprintf("the log was durable beyond, in %s", l.Name()))
 		}
 	}
-	if r.Seq < durable {
+	if least := max(base, durable); r.Seq < least {
 		if len(r.Spans) == 0 {
-			return &manifest.CorruptError{File: "the log", Reason: fmt.Sprintf("it is missing, and was durable up to %d", durable)}
+			return &manifest.CorruptError{File: "the log", Reason: fmt.Sprintf("it is missing, and was durable up to %d", least)}
 		}
 		end := r.Spans[len(r.Spans)-1]
-		return end.File.Corrupt(end.End, fmt.Sprintf("the log ends at %d, and was durable up to %d", r.Seq, durable))
+		return end.File.Corrupt(end.End, fmt.Sprintf("the log ends at %d, and was durable up to %d", r.Seq, least))
 	}
-	r.durable = slot
-	if slot.seq < durable || len(r.Spans) == 0 {
-		r.durable = r.locate(durable)
+	if r.durable = r.locate(durable); slot.seq > r.durable.seq {
+		r.durable = slot
 	}
 	return nil
+}
+
+// trim leaves out the spans at the end that have no frames.
+func trim(spans []Span) []Span {
+	n := len(spans)
+	for n > 0 && spans[n-1].End == spans[n-1].Begin {
+		n--
+	}
+	return spans[:n]
 }
 
 // locate returns the place behind the frame of a sequence number, or at the
 // beginning if the log begins later.
 func (r *Recovered) locate(seq uint64) point {
-	p := point{seq: seq}
-	if len(r.Spans) > 0 {
-		p.end = r.Spans[0].Begin
+	if len(r.Spans) == 0 {
+		return point{seq: r.Seq}
 	}
+	first := r.Spans[0]
+	p := point{end: first.Begin, seq: max(seq, first.First-1)}
 	for i, span := range r.Spans {
 		if span.First > seq {
 			break

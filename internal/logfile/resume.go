@@ -34,7 +34,11 @@ func (l *Log) Resume(r Recovered, moved func(frame record.Frame, from *File, fro
 	if n := len(left); n > 0 {
 		prev = place{left[n-1].File.N, left[n-1].End}
 	}
-	begin := startFrame(f, r.durable.seq, prev)
+	begin, err := l.startFrame(f, r.durable.seq, prev)
+	if err != nil {
+		l.discard(f)
+		return nil, err
+	}
 	span := Span{File: f, Begin: int64(len(begin)), End: int64(len(begin)), First: r.durable.seq + 1, Last: r.Seq, Frames: r.Seq - r.durable.seq}
 	for _, s := range copied {
 		if err == nil {
@@ -72,7 +76,8 @@ func (l *Log) Resume(r Recovered, moved func(frame record.Frame, from *File, fro
 	defer l.mu.Unlock()
 	l.mu.span, l.mu.limit, l.mu.synced = span, f.Bytes-trailer, span.End
 	l.durable.Store(r.Seq)
-	return left, writeSlot(f, span.End, r.Seq)
+	l.writeSlot(f, span.End, r.Seq)
+	return left, nil
 }
 
 // split takes the spans apart at the durable point.
@@ -91,11 +96,9 @@ func (r *Recovered) split() (left, copied []Span) {
 			copied = append(copied, rest)
 			s.End, s.Last, s.Frames = end, r.durable.seq, r.durable.seq+1-s.First
 		}
-		if s.End > s.Begin {
-			left = append(left, s)
-		}
+		left = append(left, s)
 	}
-	return left, copied
+	return trim(left), copied
 }
 
 // copyTo appends the frames of s to the file of to.

@@ -42,8 +42,33 @@ func (l *Log) Wait(seq uint64) error {
 	return err
 }
 
+// excludeSync waits for the sync that is under way, and keeps others from
+// beginning until admitSync: a sync uses files without holding a lock.
+func (l *Log) excludeSync() {
+	s := &l.syncing
+	s.Lock()
+	defer s.Unlock()
+	for s.busy {
+		s.cond.Wait()
+	}
+	s.busy = true
+}
+
+func (l *Log) admitSync() {
+	s := &l.syncing
+	s.Lock()
+	defer s.Unlock()
+	s.busy = false
+	s.cond.Broadcast()
+}
+
 func (l *Log) sync() error {
 	l.mu.Lock()
+	if l.mu.closed {
+		l.mu.Unlock()
+		return ErrClosed
+	}
+	l.discardIdleLocked()
 	ended, span, from, seq := l.mu.ended, l.mu.span, l.mu.synced, l.mu.seq
 	l.mu.Unlock()
 	for _, u := range ended {
@@ -52,7 +77,11 @@ func (l *Log) sync() error {
 		}
 	}
 	if span.File != nil {
-		if err := span.File.Sync(l.o.Dir, from, span.End); err != nil {
+		to := span.End
+		if from < to {
+			to = span.File.Bytes // with the slot of the sync before
+		}
+		if err := span.File.Sync(l.o.Dir, from, to); err != nil {
 			return err
 		}
 	}
@@ -67,26 +96,34 @@ func (l *Log) sync() error {
 	}
 	l.durable.Store(seq)
 	if span.File != nil {
-		return writeSlot(span.File, span.End, seq)
+		l.writeSlot(span.File, span.End, seq)
 	}
 	return nil
 }
 
+// writeSlot writes the durable point into a file. Nothing is lost if it cannot:
+// recovery copies more.
+func (l *Log) writeSlot(f *File, end int64, seq uint64) {
+	if err := writeSlot(f, end, seq); err != nil {
+		l.o.Logger.Warn("kvstore: cannot write the durable point", "file", f.Name(), "error", err)
+	}
+}
+
 const slotBytes = 8 + 8 + 4
 
-// writeSlot writes the durable point into the slot that has the lower one.
+// writeSlot writes the durable point into the slot that has the lower one. The
+// file was created by this process, so its slots began empty.
 func writeSlot(f *File, end int64, seq uint64) error {
-	a, _ := readSlot(f, 0)
-	b, _ := readSlot(f, 1)
-	i := int64(0)
-	if b < a {
-		i = 1
+	b := f.scratch[:] // a local one would be allocated
+	binary.LittleEndian.PutUint64(b, uint64(end))
+	binary.LittleEndian.PutUint64(b[8:], seq)
+	binary.LittleEndian.PutUint64(b[16:], f.N)
+	binary.LittleEndian.PutUint32(b[16:], crc32.Checksum(b, castagnoli))
+	if err := f.Write(b[:slotBytes], f.Bytes-trailer+f.slot*sector); err != nil {
+		return err
 	}
-	var buf [slotBytes]byte
-	binary.LittleEndian.PutUint64(buf[:], uint64(end))
-	binary.LittleEndian.PutUint64(buf[8:], seq)
-	binary.LittleEndian.PutUint32(buf[16:], slotCRC(buf[:16], f.N))
-	return f.Write(buf[:], f.Bytes-trailer+i*sector)
+	f.slot ^= 1
+	return nil
 }
 
 func slotCRC(b []byte, file uint64) uint32 {
@@ -96,30 +133,33 @@ func slotCRC(b []byte, file uint64) uint32 {
 }
 
 // readSlot returns the durable point in slot i of a file, 0 if there is none.
-func readSlot(f *File, i int64) (end int64, seq uint64) {
+func readSlot(f *File, i int64) (end int64, seq uint64, err error) {
 	var buf [slotBytes]byte
 	at := f.Bytes - trailer + i*sector
 	if at < 0 {
-		return 0, 0
+		return 0, 0, nil
 	}
 	if f.data != nil {
 		copy(buf[:], f.data[at:])
-	} else if f.readAt(buf[:], at) != nil {
-		return 0, 0
+	} else if err := f.readAt(buf[:], at); err != nil {
+		return 0, 0, err
 	}
 	end = int64(binary.LittleEndian.Uint64(buf[:]))
 	if binary.LittleEndian.Uint32(buf[16:]) != slotCRC(buf[:16], f.N) || end < 0 || end > f.Bytes-trailer {
-		return 0, 0
+		return 0, 0, nil
 	}
-	return end, binary.LittleEndian.Uint64(buf[8:])
+	return end, binary.LittleEndian.Uint64(buf[8:]), nil
 }
 
 // durablePoint returns the durable point in a file, 0 if there is none.
-func durablePoint(f *File) (end int64, seq uint64) {
-	a, aSeq := readSlot(f, 0)
-	b, bSeq := readSlot(f, 1)
-	if b > a {
-		return b, bSeq
+func durablePoint(f *File) (end int64, seq uint64, err error) {
+	a, aSeq, err := readSlot(f, 0)
+	if err != nil {
+		return 0, 0, err
 	}
-	return a, aSeq
+	b, bSeq, err := readSlot(f, 1)
+	if b > a {
+		return b, bSeq, err
+	}
+	return a, aSeq, err
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
@@ -17,6 +18,8 @@ import (
 type Dir struct {
 	Folder
 	log *slog.Logger
+
+	failed atomic.Bool // mu.failed is not nil
 
 	// commit serialises commits. It is taken before mu.
 	commit sync.Mutex
@@ -72,6 +75,9 @@ func (d *Dir) Manifest() *Manifest {
 	defer d.mu.Unlock()
 	return d.mu.cur
 }
+
+// Failed reports whether Err is not nil. It takes no lock.
+func (d *Dir) Failed() bool { return d.failed.Load() }
 
 // Err returns the error that made the directory refuse further commits, or nil.
 func (d *Dir) Err() error {
@@ -335,6 +341,7 @@ func (d *Dir) Fail(err error) {
 	defer d.mu.Unlock()
 	if d.mu.failed == nil {
 		d.mu.failed = fmt.Errorf("%w: %w", ErrFailed, err)
+		d.failed.Store(true)
 	}
 }
 
