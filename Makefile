@@ -14,7 +14,7 @@ race:
 
 # Every crash image, every failing call, every damaged byte, and kill -9.
 crash:
-	KVSTORE_KILLS=$(KILLS) go test -count=1 -timeout 30m -run Crash ./internal/...
+	KVSTORE_CRASH=all KVSTORE_KILLS=$(KILLS) go test -count=1 -timeout 30m -run Crash ./internal/...
 
 # FUZZTIME counts inputs: with a duration Go 1.26 fails at times, "context
 # deadline exceeded", when it is over (golang/go#75804). Making inputs minimal

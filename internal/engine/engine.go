@@ -71,7 +71,7 @@ type Driver interface {
 	Class() Class
 	// Open returns an engine whose content is s. If s is the state of the
 	// manifest, that includes what a log holds beyond. It changes nothing on
-	// disk.
+	// disk, and lets nothing change until Started or Install.
 	Open(env Env, s manifest.State) (Engine, error)
 	// View returns a reader of a state whose files are in folder, which may
 	// belong to a live store in another process. The files may be removed
@@ -116,6 +116,9 @@ type Reader interface {
 // Engine keeps the state of an open store. Its Close makes the state durable.
 type Engine interface {
 	Reader
+	// Started is called once when the store has opened, before operations:
+	// work in the background may begin, and files be written.
+	Started()
 	// Set gives a key a value.
 	Set(key, value []byte) error
 	// Delete removes the key; a missing key is no error.

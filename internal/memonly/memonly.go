@@ -111,6 +111,9 @@ type memOnly struct {
 	persist sync.Mutex
 }
 
+// Started does nothing: there is no work in the background.
+func (e *memOnly) Started() {}
+
 func (e *memOnly) Get(dst, key []byte) ([]byte, error) {
 	e.mu.RLock()
 	if e.mu.closed {

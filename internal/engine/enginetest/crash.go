@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,34 +90,56 @@ func CrashImages(t *testing.T, e kvstore.Engine) {
 // checkImages checks every image of the trace of disk and returns how many
 // there were.
 func checkImages(t testing.TB, e kvstore.Engine, disk *vfs.Sim, moments []moment) int {
-	n, recoveries := 0, 0
+	n, recoveries, nextRecovery, every := 0, 0, recoveryShare, sample()
 	for _, kind := range []vfs.Crash{vfs.Kill, vfs.Power} {
 		next := 0
 		for image := range disk.Images(kind, 0, disk.Len()) {
 			for moments[next].at < image.At {
 				next++
 			}
+			if n++; n%every != 0 {
+				continue
+			}
 			allowed := moments[next].allowed
 			if moments[next].at == image.At {
 				// Between two operations: the first is done, the next not begun.
 				allowed = allowed[len(allowed)-1:]
-				if next+1 < len(moments) && kind == vfs.Kill {
-					allowed = append(allowed[:1:1], moments[next+1].allowed...) // a prefix of its first write
+				// Killed in its first write the next operation may be done, or
+				// the one after it if it writes nothing.
+				for i := next + 1; i < len(moments) && kind == vfs.Kill && moments[i-1].at == image.At; i++ {
+					allowed = append(allowed[:len(allowed):len(allowed)], moments[i].allowed...)
 				}
 			}
 			c, o, err := recovered(e, image.FS, kind, allowed)
 			if err != nil {
 				t.Fatalf("%s: %v", image.Desc, err)
 			}
-			if n++; n%recoveryShare == 0 {
+			if n >= nextRecovery {
 				recoveries += checkRecovery(t, e, image, c, o)
+				nextRecovery = n + every*(recoveryShare+recoveries/8)
 			}
 		}
 	}
-	return n + recoveries
+	return n/every + recoveries
 }
 
-// recoveryShare is the share of images whose recovery is crashed too.
+// thoroughVariable makes the crash tests look at everything if it is "all".
+// Otherwise they look at a sample, so that they can run with all other tests.
+const thoroughVariable = "KVSTORE_CRASH"
+
+// sample returns of how many images, failing calls and damages one is tried.
+func sample() int {
+	switch {
+	case os.Getenv(thoroughVariable) == "all":
+		return 1
+	case raceEnabled:
+		return 61
+	}
+	return 11
+}
+
+// recoveryShare is the share of images whose recovery is crashed too. It is less
+// for engines whose recovery has many steps.
 const recoveryShare = 41
 
 // checkRecovery crashes the recovery of an image at every point: what was
@@ -126,13 +149,15 @@ func checkRecovery(t testing.TB, e kvstore.Engine, image vfs.Image, c content, o
 	n := 0
 	for _, kind := range []vfs.Crash{vfs.Kill, vfs.Power} {
 		for again := range image.FS.Images(kind, 0, image.FS.Len()) {
+			if n++; n%sample() != 0 {
+				continue
+			}
 			if _, _, err := recovered(e, again.FS, kind, []outcome{o}); err != nil {
 				t.Fatalf("%s, then in recovery %s: %v", image.Desc, again.Desc, err)
 			}
-			n++
 		}
 	}
-	return n
+	return n / sample()
 }
 
 // CrashFaults runs the scripts with each call to the filesystem failing once:
@@ -148,8 +173,8 @@ func CrashFaults(t *testing.T, e kvstore.Engine) {
 	for name, script := range scripts {
 		t.Run(name, func(t *testing.T) {
 			runs := 0
-			for _, fault := range faults {
-				for i, more := 1, true; more; i++ {
+			for j, fault := range faults {
+				for i, more := 1+j%sample(), true; more; i += sample() {
 					more = runWithFault(t, e, script, i, fault)
 					runs++
 				}
@@ -204,11 +229,13 @@ func CrashDamage(t *testing.T, e kvstore.Engine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
+	n, every := 0, sample()
 	for _, name := range names {
 		whole := readFile(t, disk, name)
 		try := func(what string, data []byte) {
-			n++
+			if n++; n%every != 0 {
+				return
+			}
 			damaged := disk.Clone()
 			if err := damaged.Remove(dir + "/" + name); err != nil {
 				t.Fatal(err)
@@ -231,7 +258,7 @@ func CrashDamage(t *testing.T, e kvstore.Engine) {
 		}
 		try("zeros instead", make([]byte, len(whole)))
 	}
-	t.Logf("%d damages of %d files", n, len(names))
+	t.Logf("%d damages of %d files", n/every, len(names))
 }
 
 // openDamaged opens a damaged store at its newest state and at its snapshots.

@@ -75,7 +75,7 @@ func (h *harness) try(op func() error, then ...func()) error {
 		*h.model = before
 		h.maybe = append(h.maybe, allowed...)
 		if before.class == engine.Synced && errors.Is(err, kvstore.ErrFailed) && h.store != nil {
-			if c, err := read(h.store); err == nil && maps.Equal(c, after.live()) {
+			if c, err := read(h.store); err == nil && !maps.Equal(c, before.live()) && maps.Equal(c, after.live()) {
 				*h.model = after
 			}
 		}
