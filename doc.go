@@ -23,10 +23,16 @@
 //
 // # What survives
 //
-// An operation is acknowledged when its call returned nil. With MemOnly a
-// crash of the process or the machine goes back to the newest of: the last
-// completed snapshot, the last Sync, the last clean Close. It never leaves a
-// part of a later one.
+// An operation is acknowledged when its call returned nil. What a crash leaves
+// depends on the engine.
+//
+// With AppendLog all that was acknowledged survives the death of the process.
+// A power cut leaves the operations up to some point, in their order: that is
+// not before the newest of the last completed snapshot, the last Sync and the
+// last clean Close. AppendLog.Sync moves it further.
+//
+// With MemOnly a crash of the process or the machine goes back to the newest of
+// those three. It never leaves a part of a later one.
 //
 // Damaged files are found by checksums: they give ErrCorrupt with file and
 // offset, never a wrong value and never "not found".

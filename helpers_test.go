@@ -6,9 +6,23 @@ import (
 	"testing"
 
 	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/internal/sched"
 )
 
 var ctx = context.Background()
+
+// eachEngine runs a test with every engine.
+func eachEngine(t *testing.T, test func(t *testing.T, e kvstore.Engine)) {
+	for _, e := range kvstore.Engines() {
+		t.Run(e.String(), func(t *testing.T) { test(t, e) })
+	}
+}
+
+// isMemOnly tells the engine whose snapshots are dumps from those with a log.
+func isMemOnly(e kvstore.Engine) bool {
+	_, is := e.(kvstore.MemOnly)
+	return is
+}
 
 // open opens a store that is closed at the end of the test.
 func open(t testing.TB, dir string, opts kvstore.Options) *kvstore.Store {
@@ -79,4 +93,10 @@ func ids(t testing.TB, s *kvstore.Store) []int {
 		}
 	}
 	return ids
+}
+
+// drain runs the jobs of a manual scheduler.
+func drain(jobs *sched.Scheduler) {
+	for jobs.Step() {
+	}
 }

@@ -5,8 +5,11 @@ import (
 	"log/slog"
 	"math"
 	"strings"
+	"time"
 
+	"github.com/nikosgavalas/kvstore/internal/appendlog"
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/logfile"
 	"github.com/nikosgavalas/kvstore/internal/memonly"
 )
 
@@ -25,12 +28,13 @@ const (
 	defaultRetain = 3
 	defaultMemory = 64 << 20
 	minMemory     = 1 << 20
+	minSegment    = 4 << 10
 )
 
 // Options configure a store. The zero value of every field is its default.
 type Options struct {
 	// Engine keeps the data. nil is the engine that the directory was made
-	// with; for a new directory it is MemOnly. Another engine than the
+	// with; for a new directory it is AppendLog. Another engine than the
 	// directory's is refused with ErrEngine.
 	Engine Engine
 
@@ -56,7 +60,8 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Engine is one of the engines of this package, with its settings: MemOnly.
+// Engine is one of the engines of this package, with its settings: AppendLog or
+// MemOnly.
 type Engine interface {
 	// String returns the name, in lower case, as ParseEngine takes it.
 	String() string
@@ -76,9 +81,71 @@ func (MemOnly) String() string { return memonly.Driver{}.Name() }
 // Driver returns the implementation.
 func (MemOnly) Driver() engine.Driver { return memonly.Driver{} }
 
+// AppendLog is the engine after Bitcask: it appends every write to a log and
+// keeps an index of all keys in memory, some 16 bytes for each. A write costs no
+// system call, and once it returned it survives the death of the process. A read
+// looks at one record. Snapshots are places in the log; rolling back to the
+// last one takes as long as the changes since. Merges in the background drop
+// what is dead. Scans collect and sort the keys first.
+type AppendLog struct {
+	// SegmentBytes is the size of the files that the log consists of; 0 stands
+	// for 64 MiB. Smaller files are merged in smaller steps. It is at least 4
+	// KiB and at most 2 GiB; what is larger or smaller is brought there. The
+	// first files of a store are smaller.
+	SegmentBytes int64
+	// Compaction rewrites every file alone as soon as it is full, in addition
+	// to merging files of which much is dead.
+	Compaction bool
+	// Sync says which writes survive a power cut; nil stands for SyncNone.
+	Sync Sync
+}
+
+// String returns "appendlog".
+func (AppendLog) String() string { return appendlog.Driver{}.Name() }
+
+// Driver returns the implementation.
+func (a AppendLog) Driver() engine.Driver {
+	d := appendlog.Driver{SegmentBytes: a.SegmentBytes, Compaction: a.Compaction}
+	if d.SegmentBytes != 0 {
+		d.SegmentBytes = max(d.SegmentBytes, minSegment)
+	}
+	if a.Sync != nil {
+		d.Mode, d.Interval = a.Sync.mode()
+	}
+	return d
+}
+
+// Sync says when an engine with a log makes writes durable: SyncNone,
+// SyncAlways or a SyncInterval. Whatever it is, a write that returned survives
+// the death of the process, and what survives a power cut is a prefix of the
+// writes in the order in which they were made.
+type Sync interface {
+	mode() (logfile.Mode, time.Duration)
+}
+
+type syncMode logfile.Mode
+
+// The modes without a setting.
+const (
+	// SyncNone leaves it to Store.Sync, snapshots and Close.
+	SyncNone = syncMode(logfile.None)
+	// SyncAlways syncs before a write returns. Writes that run at the same
+	// time share a sync.
+	SyncAlways = syncMode(logfile.Always)
+)
+
+func (m syncMode) mode() (logfile.Mode, time.Duration) { return logfile.Mode(m), 0 }
+
+// SyncInterval syncs so long after a write at the latest.
+type SyncInterval time.Duration
+
+func (d SyncInterval) mode() (logfile.Mode, time.Duration) {
+	return logfile.Interval, max(time.Duration(d), time.Millisecond)
+}
+
 // Engines returns all engines with their default settings, the default for new
 // directories first.
-func Engines() []Engine { return []Engine{MemOnly{}} }
+func Engines() []Engine { return []Engine{AppendLog{}, MemOnly{}} }
 
 // ParseEngine returns the engine of that name with default settings. Case does
 // not matter.

@@ -187,7 +187,7 @@ func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error
 	if damaged {
 		// The newest state cannot be read and is not wanted.
 		s.log.Warn("kvstore: the newest state is damaged", "error", err, "start", at.which())
-		s.eng, err = driver.Open(env, manifest.State{Engine: m.State.Engine, Seq: m.State.Seq})
+		s.eng, err = driver.Open(env, manifest.State{Engine: m.State.Engine, Seq: highestSeq(m)})
 	}
 	if err != nil {
 		return err
@@ -203,8 +203,19 @@ func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error
 	}
 	if err != nil {
 		s.discard()
+		return err
 	}
-	return err
+	s.eng.Started()
+	return nil
+}
+
+// highestSeq returns the highest sequence number that is known to be used.
+func highestSeq(m *manifest.Manifest) uint64 {
+	seq := max(m.State.Seq, m.BaseSeq)
+	for _, e := range m.Snapshots {
+		seq = max(seq, e.Seq)
+	}
+	return seq
 }
 
 // discard ends an engine that the caller never saw, without saving its state.

@@ -1,0 +1,65 @@
+package appendlog_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/internal/appendlog"
+	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/enginetest"
+	"github.com/nikosgavalas/kvstore/internal/logfile"
+)
+
+func TestMain(m *testing.M)      { enginetest.Main(m, kvstore.AppendLog{}) }
+func TestEngine(t *testing.T)    { enginetest.All(t, kvstore.AppendLog{}) }
+func TestCrash(t *testing.T)     { enginetest.Crash(t, kvstore.AppendLog{}) }
+func TestCrashKill(t *testing.T) { enginetest.CrashKill(t, kvstore.AppendLog{}) }
+
+// tuned is an engine with settings that users cannot choose.
+type tuned struct {
+	kvstore.AppendLog
+	d appendlog.Driver
+}
+
+func (e tuned) Driver() engine.Driver { return e.d }
+
+// variants are settings under which everything must hold too.
+var variants = map[string]appendlog.Driver{
+	"one shard":     {Shards: 1},
+	"compaction":    {Compaction: true, Shards: 2},
+	"no mappings":   {NoMap: true},
+	"no undo":       {NoUndo: true, Shards: 4},
+	"sync always":   {Mode: logfile.Always},
+	"sync interval": {Mode: logfile.Interval, Interval: time.Second},
+}
+
+// withFiles returns the driver with files of at most that size.
+func withFiles(d appendlog.Driver, size int64) appendlog.Driver {
+	d.MinBytes, d.SegmentBytes = size, size
+	return d
+}
+
+func TestEngineVariants(t *testing.T) {
+	for name, d := range variants {
+		t.Run(name, func(t *testing.T) { enginetest.All(t, tuned{d: withFiles(d, 16<<10)}) })
+	}
+}
+
+func TestCrashVariants(t *testing.T) {
+	for name, d := range variants {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			enginetest.Crash(t, tuned{d: withFiles(d, logfile.MinFile)})
+		})
+	}
+}
+
+// TestCollisions has all keys share three hashes.
+func TestCollisions(t *testing.T) {
+	e := tuned{d: withFiles(appendlog.Driver{
+		Shards: 2, Hash: func(_ uint64, key []byte) uint64 { return uint64(key[len(key)-1]%3) << 62 },
+	}, logfile.MinFile)}
+	enginetest.Model(t, e)
+	enginetest.CrashImages(t, e)
+}

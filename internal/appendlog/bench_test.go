@@ -1,0 +1,95 @@
+package appendlog_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/nikosgavalas/kvstore"
+)
+
+// BenchmarkPoint measures single calls on uniform keys.
+func BenchmarkPoint(b *testing.B) {
+	for _, c := range []struct{ keys, value int }{{100, 8}, {1_000_000, 8}, {1_000_000, 100}} {
+		s, err := kvstore.Open(b.TempDir(), kvstore.Options{Engine: kvstore.AppendLog{}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		value := make([]byte, c.value)
+		key := make([]byte, 8)
+		at := func(rng *rand.Rand) []byte {
+			binary.LittleEndian.PutUint64(key, rng.Uint64N(uint64(c.keys)))
+			return key
+		}
+		for i := range c.keys {
+			binary.LittleEndian.PutUint64(key, uint64(i))
+			if err := s.Set(key, value); err != nil {
+				b.Fatal(err)
+			}
+		}
+		rng := rand.New(rand.NewPCG(1, 2))
+		name := fmt.Sprintf("%dkeys/%dB/", c.keys, c.value)
+		b.Run(name+"Get", func(b *testing.B) {
+			b.ReportAllocs()
+			var dst []byte
+			for b.Loop() {
+				var err error
+				if dst, err = s.Get(dst[:0], at(rng)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+"Set", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := s.Set(at(rng), value); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRollback measures going back to the newest snapshot.
+func BenchmarkRollback(b *testing.B) {
+	const keys, changed = 1_000_000, 100_000
+	s, err := kvstore.Open(b.TempDir(), kvstore.Options{Engine: kvstore.AppendLog{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	key, value := make([]byte, 16), make([]byte, 100)
+	set := func(i int) {
+		binary.BigEndian.PutUint64(key, uint64(i))
+		if err := s.Set(key, value); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range keys {
+		set(i)
+	}
+	ctx := context.Background()
+	sn, err := s.Snapshot(ctx, 1, nil)
+	if err != nil || sn.Wait(ctx) != nil {
+		b.Fatal("the snapshot failed")
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for b.Loop() {
+		b.StopTimer()
+		for range changed {
+			set(rng.IntN(keys))
+		}
+		b.StartTimer()
+		if err := s.Rollback(ctx, kvstore.ID(1)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+}

@@ -1,0 +1,43 @@
+package appendlog
+
+import (
+	"unsafe"
+
+	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/logfile"
+)
+
+// Sync makes everything durable that was acknowledged before the call.
+func (e *appendLog) Sync() error {
+	if e.isClosed() {
+		return engine.ErrClosed
+	}
+	if err := e.resume(); err != nil {
+		return err
+	}
+	err := e.log.Sync()
+	if err == logfile.ErrClosed {
+		err = engine.ErrClosed
+	}
+	return err
+}
+
+func (e *appendLog) Seq() engine.Seq {
+	issued, durable := e.log.Seq()
+	return engine.Seq{Issued: issued, Applied: issued, Durable: durable}
+}
+
+func (e *appendLog) Stats() engine.Stats {
+	st := engine.Stats{Memory: int64(unsafe.Sizeof(*e)) + e.index.Bytes()}
+	for i := range e.shards {
+		s := &e.shards[i]
+		s.Lock()
+		if !s.closed {
+			st.Keys += uint64(s.table.Len())
+		}
+		st.Memory += int64(cap(s.buf)+cap(s.old)+cap(s.value)+cap(s.scratch)) +
+			int64(cap(s.undo.changes))*changeBytes + int64(unsafe.Sizeof(*s))
+		s.Unlock()
+	}
+	return st
+}
