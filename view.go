@@ -60,13 +60,17 @@ func openSnapshot(ctx context.Context, folder manifest.Folder, which Which) (*Vi
 	return v, err
 }
 
-// loadLive reads the manifest of a store that may replace it at any moment. A
-// reader that loses that race again and again is not looking at a live store.
+// loadLive reads the manifest of a store that may replace it at any moment: it
+// may be gone when it is read, and a listing of the directory may have neither
+// the old one nor the new one. A reader that loses that race again and again is
+// not looking at a live store.
 func loadLive(ctx context.Context, folder manifest.Folder) (*manifest.Manifest, error) {
 	for attempt := 1; ; attempt++ {
 		switch content, err := folder.Probe(); {
 		case err != nil:
 			return nil, err
+		case content != manifest.Store && attempt < 10:
+			continue
 		case content != manifest.Store:
 			return nil, fmt.Errorf("%w: there is no manifest", ErrNotStore)
 		}

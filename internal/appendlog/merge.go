@@ -55,7 +55,7 @@ func (e *appendLog) pick() []*segment {
 	if share(tombs) > tombShare && total > e.o.MinBytes {
 		return sealed
 	}
-	// What is dead altogether costs nothing.
+	// What is dead altogether costs no space meanwhile.
 	var picked []*segment
 	for _, seg := range sealed {
 		if seg.allDead() {
@@ -85,8 +85,8 @@ func (e *appendLog) pick() []*segment {
 	return nil
 }
 
-// allDead reports whether no record of a segment is reached. Counting is exact:
-// what is dead stays so, but for rollbacks, which merges do not overlap with.
+// allDead reports whether no record of a segment is reached, as far as counting
+// goes. What a merge drops it looks up.
 func (s *segment) allDead() bool { return s.dead.Load() > 0 && s.dead.Load() == s.end-s.begin }
 
 // deadPart returns which part of the segment is dead.
@@ -182,9 +182,6 @@ func (m *merger) run(ctx context.Context) (done []*segment, err error) {
 var errStopped = errors.New("the merge was stopped")
 
 func (m *merger) copy(ctx context.Context, in *segment) error {
-	if in.allDead() {
-		return nil
-	}
 	scan := in.Scan(0, in.end)
 	for scan.Next() {
 		if scan.Frame.Flags&record.Start != 0 {

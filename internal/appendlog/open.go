@@ -163,10 +163,11 @@ func (e *appendLog) moved(frame record.Frame, from *logfile.File, fromOff int64,
 	s := e.shard(h)
 	s.Lock()
 	defer s.Unlock()
-	seg := e.segs.of(to.Slot)
+	seg, old := e.segs.of(to.Slot), e.segs.of(from.Slot)
 	size := logfile.Align(int64(record.FrameHeader + len(frame.Payload)))
 	if entry.Kind == record.Tombstone {
 		seg.tombs.Add(size)
+		old.tombs.Add(-size)
 		return
 	}
 	if c, ok := seekAddress(s.table, h, address(from.Slot, fromOff)); ok {
@@ -174,6 +175,7 @@ func (e *appendLog) moved(frame record.Frame, from *logfile.File, fromOff int64,
 		return
 	}
 	seg.dead.Add(size)
+	old.dead.Add(-size)
 }
 
 // seekAddress returns a cursor at the entry of an address.
