@@ -393,7 +393,7 @@ func (s *Store) Stats() Stats {
 	return Stats{
 		Engine: m.State.Engine, Keys: st.Keys,
 		MemoryBytes: st.Memory, BudgetBytes: s.memory,
-		DiskBytes: total, PinnedBytes: pinned,
+		DiskBytes: total + st.Growing, PinnedBytes: pinned,
 		Snapshots: len(m.Snapshots), Waiting: waiting,
 		Issued: seq.Issued, Applied: seq.Applied, Durable: seq.Durable,
 	}

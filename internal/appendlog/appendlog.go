@@ -33,6 +33,7 @@ type Driver struct {
 	MinBytes int64 // size of the first file
 	NoMap    bool  // do without mappings
 	NoUndo   bool  // roll back by rebuilding the index
+	Chunk    int   // bytes that a merge copies at once
 	Hash     func(seed uint64, key []byte) uint64
 }
 
@@ -56,6 +57,9 @@ func (d Driver) withDefaults() Driver {
 	set(&d.MinBytes, defaultMin, logfile.MinFile, d.SegmentBytes)
 	if d.Shards == 0 {
 		d.Shards = defaultShards
+	}
+	if d.Chunk == 0 {
+		d.Chunk = chunkBytes
 	}
 	if d.Hash == nil {
 		d.Hash = hash.Sum64
@@ -94,12 +98,11 @@ type appendLog struct {
 	seed  uint64
 	shift uint
 
-	shards  []shard
-	index   *hashindex.Index // replaced with all shards locked
-	line    atomic.Uint64    // changes when Install replaces the state
-	touched atomic.Uint64    // keeps the loads of MultiGet
-	segs    segments
-	log     *logfile.Log // nil in a view
+	shards []shard
+	index  *hashindex.Index // replaced with all shards locked
+	line   atomic.Uint64    // changes when Install replaces the state
+	segs   segments
+	log    *logfile.Log // nil in a view
 
 	// cutSeq is the sequence number of the newest cut, noCut before the first.
 	cutSeq atomic.Uint64
@@ -263,9 +266,7 @@ func (e *appendLog) acknowledge(seq uint64, err error) error {
 // encode appends the frame of an entry to dst, padded.
 func encode(dst []byte, flags record.Flags, entry record.Entry) []byte {
 	start := len(dst)
-	dst = record.BeginFrame(dst)
-	dst = record.AppendEntry(dst, entry)
-	record.EndFrame(dst, start, flags)
+	dst = record.AppendFrame(dst, flags, entry)
 	n := int64(len(dst) - start)
 	return append(dst, zeros[:logfile.Align(n)-n]...)
 }

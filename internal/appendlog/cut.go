@@ -31,8 +31,10 @@ func (e *appendLog) Cut() (engine.Cut, error) {
 	}
 	c := &cut{e: e}
 	var held []*segment
+	again := false
 	err := e.log.Freeze(func(span logfile.Span, seq uint64) error {
 		c.seq = seq
+		again = e.cutSeq.Load() == seq
 		// Whoever appends from now on sees the new cut.
 		e.cutSeq.Store(seq)
 		e.segs.mu.Lock()
@@ -54,7 +56,9 @@ func (e *appendLog) Cut() (engine.Cut, error) {
 	for _, p := range c.parts {
 		state.Files = append(state.Files, p.files()...)
 	}
-	e.holdUndo(state, held)
+	// Where nothing was written since the last cut, what merges have moved is
+	// noted for that, and the segments that it was in go.
+	e.holdUndo(state, held, !again || !e.noted(c.seq))
 	return c, nil
 }
 
@@ -103,13 +107,13 @@ func (c *cut) pin(p cutPart, pin func(manifest.Kind, uint64)) {
 	}
 }
 
-// holdUndo makes a state the one that undo lists lead back to, and keeps the
-// segments that they name.
-func (e *appendLog) holdUndo(state manifest.State, held []*segment) {
+// holdUndo makes a state the one that undo lists lead back to, if they are
+// valid, and keeps the segments that they name.
+func (e *appendLog) holdUndo(state manifest.State, held []*segment, valid bool) {
 	u := &e.undone
 	u.Lock()
 	old := u.held
-	u.valid, u.state, u.held = !e.o.NoUndo, state, held
+	u.valid, u.state, u.held = valid && !e.o.NoUndo, state, held
 	u.Unlock()
 	e.segs.release(old)
 }

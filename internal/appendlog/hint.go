@@ -12,8 +12,9 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
-// A hint file is what opening needs of a segment: its records without their
-// values. It is a cache. All integers are little endian or uvarints.
+// A hint file is what opening and merging need of a segment: its records without
+// their values. Records that a later one in the same segment supersedes may be
+// left out. It is a cache. All integers are little endian or uvarints.
 //
 //	magic    8 bytes  "kvhint" and the version of the format, 0 and 1
 //	segment  8 bytes  number of the file

@@ -7,6 +7,7 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/hashindex"
 	"github.com/nikosgavalas/kvstore/internal/logfile"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
+	"github.com/nikosgavalas/kvstore/internal/record"
 )
 
 // Install takes the changes since the newest cut back, if s is the state of that
@@ -77,9 +78,20 @@ func (e *appendLog) takeBack(s manifest.State, commit func(manifest.State) error
 	state := s
 	for _, seg := range e.undone.held {
 		if seg.Kind == manifest.Segment && seg.sealed && !named(s.Files, seg.entry) {
+			if !e.segs.has(seg) {
+				return false, nil // merged meanwhile, and its file is gone
+			}
 			parts = append(parts, cutPart{segment: seg, entry: seg.entry, hint: seg.hint})
 			state.Files = append(state.Files[:len(state.Files):len(state.Files)], parts[len(parts)-1].files()...)
 		}
+	}
+	var tail logfile.Span
+	err = e.log.Freeze(func(span logfile.Span, _ uint64) error {
+		tail = span
+		return nil
+	})
+	if err != nil {
+		return false, err
 	}
 	err = e.turn(state, commit, func(next *logfile.File, seq uint64) error {
 		for i := range e.shards {
@@ -87,10 +99,38 @@ func (e *appendLog) takeBack(s manifest.State, commit func(manifest.State) error
 				return err
 			}
 		}
+		for _, p := range parts {
+			if err := e.segs.shorten(p.segment, p.entry.Size, tail); err != nil {
+				return err
+			}
+		}
 		e.segs.become(parts, next)
 		return nil
 	})
 	return true, err
+}
+
+// shorten takes the records from an offset on, which nothing reaches any more,
+// out of the accounts of a segment. tail is that of the log.
+func (s *segments) shorten(seg *segment, from int64, tail logfile.Span) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if seg.File == tail.File {
+		seg.begin, seg.end = tail.Begin, tail.End
+	}
+	scan := logfile.Span{File: seg.File, Begin: from, End: seg.end}.Scan()
+	for scan.Next() {
+		entry, _, err := record.DecodeEntry(scan.Frame.Payload)
+		if err != nil {
+			return seg.Corrupt(scan.Off, err.Error())
+		}
+		if entry.Kind == record.Tombstone {
+			seg.tombs.Add(-scan.Size)
+		} else {
+			seg.dead.Add(-scan.Size)
+		}
+	}
+	return scan.Err
 }
 
 // segment returns the segment that holds the records of a file.
@@ -185,7 +225,7 @@ func (e *appendLog) turn(s manifest.State, commit func(manifest.State) error, sw
 	e.segs.mu.Lock()
 	held := e.segs.retainLocked()
 	e.segs.mu.Unlock()
-	e.holdUndo(target, held)
+	e.holdUndo(target, held, true)
 	return nil
 }
 

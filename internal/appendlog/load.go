@@ -77,10 +77,15 @@ func (e *appendLog) load(ix *hashindex.Index, folder manifest.Folder, parts []pa
 
 func (ld *loader) part(p part, h *hint) error {
 	if h != nil {
+		left := p.end - p.begin // what the hints leave out
 		for h := h.iterate(); h.next(); {
 			if err := ld.add(p.segment, h.key, h.off, h.seq, h.size, h.tombstone); err != nil {
 				return err
 			}
+			left -= h.size
+		}
+		if ld.loader == 0 {
+			p.dead.Add(left)
 		}
 		return nil
 	}

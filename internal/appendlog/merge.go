@@ -31,6 +31,10 @@ const (
 	// chunkBytes is how much a merge copies before it makes the index lead to
 	// the copies.
 	chunkBytes = 256 << 10
+	// stopEvery is after how many records a merge looks whether it is to give
+	// way, which it does when it has worked for as long as shortPause.
+	stopEvery  = 1024
+	shortPause = time.Millisecond
 )
 
 // pick returns the segments to merge next, none if there is no need.
@@ -39,8 +43,10 @@ func (e *appendLog) pick() []*segment {
 	defer e.segs.mu.Unlock()
 	var sealed, small []*segment
 	var total, dead, tombs int64
+	unfit := false // what it holds may need all tombstones
 	for _, seg := range e.segs.mu.live {
 		if !seg.sealed || seg.unfit {
+			unfit = unfit || seg.unfit
 			continue
 		}
 		sealed = append(sealed, seg)
@@ -52,7 +58,7 @@ func (e *appendLog) pick() []*segment {
 		}
 	}
 	share := func(n int64) float64 { return float64(n) / float64(max(total, 1)) }
-	if share(tombs) > tombShare && total > e.o.MinBytes {
+	if share(tombs) > tombShare && total > e.o.MinBytes && !unfit {
 		return sealed
 	}
 	// What is dead altogether costs no space meanwhile.
@@ -107,6 +113,8 @@ type merger struct {
 
 	chunk []byte
 	moves []move
+	seen  int       // records
+	since time.Time // when it last gave way
 }
 
 // move is a record in the chunk.
@@ -119,7 +127,7 @@ type move struct {
 // merge replaces segments by new ones without what is dead. If it is stopped,
 // or fails, what it has copied so far stays beside its inputs.
 func (e *appendLog) merge(ctx context.Context, inputs []*segment) error {
-	m := &merger{e: e, inputs: inputs, oldest: e.oldestBeside(inputs)}
+	m := &merger{e: e, inputs: inputs, oldest: e.oldestBeside(inputs), since: e.env.Sched.Now()}
 	done, err := m.run(ctx)
 	err = errors.Join(err, m.endOut())
 	if len(done) == 0 && len(m.outs) == 0 {
@@ -181,7 +189,19 @@ func (m *merger) run(ctx context.Context) (done []*segment, err error) {
 
 var errStopped = errors.New("the merge was stopped")
 
+// copy copies what is needed of a segment.
 func (m *merger) copy(ctx context.Context, in *segment) error {
+	m.e.segs.mu.Lock()
+	hint := in.hint
+	m.e.segs.mu.Unlock()
+	if hint.N != 0 {
+		h, err := readHint(m.e.env.Dir.Folder, hint, in.File, in.end)
+		if err == nil {
+			defer h.Close()
+			return m.copyHinted(ctx, in, h)
+		}
+		m.e.env.Logger.Warn("kvstore: merging a segment without its hints", "file", in.Name(), "error", err)
+	}
 	scan := in.Scan(0, in.end)
 	for scan.Next() {
 		if scan.Frame.Flags&record.Start != 0 {
@@ -192,29 +212,83 @@ func (m *merger) copy(ctx context.Context, in *segment) error {
 			return in.Corrupt(scan.Off, err.Error())
 		}
 		from := rec{seg: in, off: scan.Off, seq: scan.Frame.Seq, size: scan.Size, Entry: entry}
-		h := m.e.hash(entry.Key)
-		keep, err := m.needed(h, &from)
-		if err != nil {
+		if err := m.offer(ctx, from, func() ([]byte, error) { return scan.Frame.Payload, nil }); err != nil {
 			return err
-		}
-		if keep {
-			m.add(h, from, scan.Frame)
-		}
-		if len(m.chunk) >= chunkBytes {
-			if ctx.Err() != nil || m.e.stop.Load() {
-				return errStopped
-			}
-			begin := time.Now()
-			if err := m.flush(); err != nil {
-				return err
-			}
-			if m.e.weigh(); m.e.pause.Load() == 0 {
-				// Half of the time is for others, as long as that will do.
-				m.e.env.Sched.Sleep(ctx, time.Since(begin))
-			}
 		}
 	}
 	return scan.Err
+}
+
+// copyHinted looks only at what the hints name.
+func (m *merger) copyHinted(ctx context.Context, in *segment, hint *hint) error {
+	var buf []byte
+	for h := hint.iterate(); h.next(); {
+		from := rec{seg: in, off: h.off, seq: h.seq, size: h.size, Entry: record.Entry{Kind: record.Put, Key: h.key}}
+		if h.tombstone {
+			from.Kind = record.Tombstone
+		}
+		err := m.offer(ctx, from, func() ([]byte, error) {
+			b, err := in.At(from.off, buf)
+			if err != nil {
+				return nil, err
+			}
+			if in.Data() == nil {
+				buf = b[:0]
+			}
+			frame, _, err := record.DecodeFrame(b, in.N)
+			if err != nil {
+				return nil, in.Corrupt(from.off, err.Error())
+			}
+			return frame.Payload, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// offer adds a record to the chunk if it is needed, and flushes the chunk when
+// it is full. The payload is asked for then.
+func (m *merger) offer(ctx context.Context, from rec, payload func() ([]byte, error)) error {
+	if m.seen++; m.seen%stopEvery == 0 {
+		if err := m.giveWay(ctx); err != nil {
+			return err
+		}
+	}
+	h := m.e.hash(from.Key)
+	if keep, err := m.needed(h, &from); err != nil || !keep {
+		return err
+	}
+	p, err := payload()
+	if err != nil {
+		return err
+	}
+	m.add(h, from, p)
+	if len(m.chunk) < m.e.o.Chunk {
+		return nil
+	}
+	if err := m.flush(); err != nil {
+		return err
+	}
+	return m.giveWay(ctx)
+}
+
+// giveWay stops the merge if it is to stop, and leaves half of the time to
+// others, as long as merging keeps up.
+func (m *merger) giveWay(ctx context.Context) error {
+	if ctx.Err() != nil || m.e.stop.Load() {
+		return errStopped
+	}
+	worked := m.e.env.Sched.Now().Sub(m.since)
+	if worked < shortPause {
+		return nil
+	}
+	if m.e.weigh(); m.e.pause.Load() == 0 {
+		m.e.env.Sched.Sleep(ctx, worked)
+	}
+	m.since = m.e.env.Sched.Now()
+	return nil
 }
 
 // needed reports whether a record must be copied: the one that the index leads
@@ -238,13 +312,13 @@ func (m *merger) needed(h uint64, r *rec) (bool, error) {
 }
 
 // add puts a record into the chunk.
-func (m *merger) add(h uint64, from rec, frame record.Frame) {
+func (m *merger) add(h uint64, from rec, payload []byte) {
 	start := len(m.chunk)
 	m.chunk = record.BeginFrame(m.chunk)
-	m.chunk = append(m.chunk, frame.Payload...)
+	m.chunk = append(m.chunk, payload...)
 	record.EndFrame(m.chunk, start, 0)
 	m.chunk = append(m.chunk, zeros[:int(from.size)-(len(m.chunk)-start)]...)
-	from.Entry = record.Entry{Kind: from.Kind} // the rest dies with the scanner
+	from.Entry = record.Entry{Kind: from.Kind} // the rest is not kept
 	m.moves = append(m.moves, move{hash: h, from: from, to: int64(start), size: from.size})
 }
 
@@ -298,11 +372,12 @@ func (m *merger) room() (n int, bytes int64, err error) {
 	}
 	m.e.segs.made(manifest.File{Kind: f.Kind, N: f.N})
 	if m.out, err = m.e.segs.add(f); err != nil {
+		m.e.segs.unmade(m.e.env.Dir, manifest.File{Kind: f.Kind, N: f.N})
 		return 0, 0, errors.Join(err, f.Close())
 	}
 	m.end = 0
 	if m.hint, err = newHint(m.e.env.Dir, f.N); err != nil {
-		return 0, 0, err
+		m.noHint(m.out, err)
 	}
 	fit()
 	return n, bytes, nil
@@ -332,21 +407,37 @@ func (m *merger) write(moves []move, b []byte) error {
 		return err
 	}
 	for _, mv := range moves {
+		m.addHint(mv, b[mv.to:])
 		m.relocate(mv, m.end+mv.to)
-	}
-	scan := m.out.Scan(m.end, m.end+int64(len(b)))
-	for scan.Next() {
-		entry, _, err := record.DecodeEntry(scan.Frame.Payload)
-		if err == nil {
-			err = m.hint.add(entry, scan.Off, scan.Size, scan.Frame.Seq)
-		}
-		if err != nil {
-			return err
-		}
 	}
 	m.count(moves)
 	m.end += int64(len(b))
-	return scan.Err
+	return nil
+}
+
+// addHint adds a record to the hints of the output, which does without them if
+// they cannot be written: the index may lead to it already.
+func (m *merger) addHint(mv move, b []byte) {
+	if m.hint == nil {
+		return
+	}
+	var entry record.Entry
+	frame, _, err := record.PeekFrame(b)
+	if err == nil {
+		entry, _, err = record.DecodeEntry(frame.Payload)
+	}
+	if err == nil {
+		err = m.hint.add(entry, m.end+mv.to, mv.size, mv.from.seq)
+	}
+	if err != nil {
+		m.noHint(m.out, err)
+		m.hint.end(err, 0) // gives it up
+		m.hint = nil
+	}
+}
+
+func (m *merger) noHint(out *segment, err error) {
+	m.e.env.Logger.Warn("kvstore: cannot write the hints of a segment", "file", out.Name(), "error", err)
 }
 
 // relocate makes the index lead to a copy, unless the key has changed since.
@@ -390,38 +481,41 @@ func (m *merger) endOut() error {
 		return nil
 	}
 	m.out = nil
-	var hint manifest.File
-	var err error
-	if m.hint != nil {
-		hint, err = m.hint.end(nil, m.end)
-	}
+	w := m.hint
 	m.hint = nil
 	if m.end == 0 {
 		// Nothing came to be written.
+		if w != nil {
+			w.end(errStopped, 0)
+		}
 		m.e.segs.drop(out)
-		return err
+		m.e.segs.unmade(m.e.env.Dir, manifest.File{Kind: out.Kind, N: out.N})
+		return nil
+	}
+	var hint manifest.File
+	if w != nil {
+		var err error
+		if hint, err = w.end(nil, m.end); err != nil {
+			m.noHint(out, err)
+		} else {
+			m.e.segs.made(hint)
+		}
+	}
+	err := out.Sync(m.e.env.Dir, 0, m.end)
+	var crc uint32
+	if err == nil {
+		crc, err = out.checksum(m.end)
 	}
 	if err != nil {
-		// Without hints opening takes longer.
-		m.e.env.Logger.Warn("kvstore: cannot write the hints of a segment", "file", out.Name(), "error", err)
-	} else {
-		m.e.segs.made(hint)
-	}
-	if err := out.Sync(m.e.env.Dir, 0, m.end); err != nil {
-		return err
-	}
-	crc, err := out.checksum(m.end)
-	if err != nil {
-		return err
+		// The index leads there, and the manifest must not forget the inputs.
+		m.e.env.Dir.Fail(err)
+		return m.e.env.Dir.Err()
 	}
 	out.trust(m.end)
-	if err := out.CloseWriting(); err != nil {
-		return err
-	}
 	m.e.segs.mu.Lock()
 	defer m.e.segs.mu.Unlock()
 	out.entry.Kind, out.entry.N, out.entry.Size, out.entry.CRC = out.Kind, out.N, m.end, crc
 	out.hint, out.end, out.sealed = hint, m.end, true
 	m.outs = append(m.outs, out)
-	return nil
+	return out.CloseWriting()
 }

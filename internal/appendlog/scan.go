@@ -4,7 +4,6 @@ import (
 	"bytes"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
-	"github.com/nikosgavalas/kvstore/internal/hashindex"
 )
 
 // scanStep is how many buckets of a shard a scan looks at without giving the lock
@@ -97,55 +96,68 @@ func (e *appendLog) keysOf(s *shard, bucket int, addrs *[]uint64, fn func(key []
 const group = 32
 
 // MultiGet first touches what the look-ups of a group of keys will need, so that
-// their cache misses overlap.
+// their cache misses overlap. Taking a lock would wait for them, so all locks of
+// the group are taken before.
 func (e *appendLog) MultiGet(keys [][]byte, fn func(i int, value []byte, found bool)) error {
-	var hashes [group]uint64
-	var value []byte
+	var m multiGet
 	for from := 0; from < len(keys); from += group {
 		part := keys[from:min(from+group, len(keys))]
-		touched := uint64(0)
-		for i, key := range part {
-			hashes[i] = e.hash(key)
-			touched += e.touchBucket(hashes[i])
+		if err := m.get(e, part); err != nil {
+			return err
 		}
+		start := 0
 		for i := range part {
-			touched += e.touchRecord(hashes[i])
-		}
-		e.touched.Store(touched)
-		for i, key := range part {
-			s := e.shard(hashes[i])
-			s.Lock()
-			var err error
-			value, err = e.getLocked(s, hashes[i], value[:0], key)
-			s.Unlock()
-			if err != nil && err != engine.ErrNotFound {
-				return err
-			}
-			fn(from+i, value, err == nil)
+			end := m.ends[i]
+			fn(from+i, m.values[start:end:end], m.found[i])
+			start = end
 		}
 	}
 	return nil
 }
 
-func (e *appendLog) touchBucket(h uint64) uint64 {
-	s := e.shard(h)
-	s.Lock()
-	defer s.Unlock()
-	if s.closed {
-		return 0
-	}
-	return s.table.Touch(h)
+// multiGet is the look-up of a group of keys.
+type multiGet struct {
+	hashes  [group]uint64
+	found   [group]bool
+	ends    [group]int // of the values
+	values  []byte
+	touched uint64 // keeps the loads
 }
 
-func (e *appendLog) touchRecord(h uint64) uint64 {
-	s := e.shard(h)
-	s.Lock()
-	defer s.Unlock()
-	if s.closed {
-		return 0
+func (m *multiGet) get(e *appendLog, keys [][]byte) error {
+	var set uint64
+	for i, key := range keys {
+		m.hashes[i] = e.hash(key)
+		set |= 1 << (m.hashes[i] >> e.shift)
 	}
-	var c hashindex.Cursor
-	if c = s.table.Seek(h); !c.Next() {
+	e.lockSet(set)
+	defer e.unlockSet(set)
+	for i := range keys {
+		if s := e.shard(m.hashes[i]); !s.closed {
+			m.touched += s.table.Touch(m.hashes[i])
+		}
+	}
+	for i := range keys {
+		if s := e.shard(m.hashes[i]); !s.closed {
+			m.touched += e.touchRecordLocked(s, m.hashes[i])
+		}
+	}
+	m.values = m.values[:0]
+	for i, key := range keys {
+		var err error
+		m.values, err = e.getLocked(e.shard(m.hashes[i]), m.hashes[i], m.values, key)
+		if err != nil && err != engine.ErrNotFound {
+			return err
+		}
+		m.found[i], m.ends[i] = err == nil, len(m.values)
+	}
+	return nil
+}
+
+// touchRecordLocked loads a byte of the first candidate's record.
+func (e *appendLog) touchRecordLocked(s *shard, h uint64) uint64 {
+	c := s.table.Seek(h)
+	if !c.Next() {
 		return 0
 	}
 	seg, off := e.segs.at(c.Address())

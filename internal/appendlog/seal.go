@@ -26,8 +26,11 @@ func (e *appendLog) background(ctx context.Context) {
 		e.env.Logger.Error("kvstore: the log cannot go on", "error", err)
 		return
 	}
-	if err := e.index.Prepare(); err != nil {
-		e.env.Logger.Warn("kvstore: no memory for the index", "error", err)
+	for more := true; more && ctx.Err() == nil; {
+		var err error
+		if more, err = e.index.Prepare(); err != nil {
+			e.env.Logger.Warn("kvstore: no memory for the index", "error", err)
+		}
 	}
 	for ctx.Err() == nil && !e.stop.Load() {
 		seg := e.segs.full()
@@ -111,10 +114,12 @@ func (e *appendLog) writeHint(f *logfile.File, span logfile.Span) (manifest.File
 	if err != nil {
 		return manifest.File{}, err
 	}
+	l, err := e.latestOf(span)
 	scan := span.Scan()
 	for err == nil && scan.Next() {
 		var entry record.Entry
-		if entry, _, err = record.DecodeEntry(scan.Frame.Payload); err == nil {
+		entry, _, err = record.DecodeEntry(scan.Frame.Payload)
+		if err == nil && !l.superseded(e.hash(entry.Key), entry.Key, scan.Off) {
 			err = w.add(entry, scan.Off, scan.Size, scan.Frame.Seq)
 		}
 	}
@@ -122,6 +127,50 @@ func (e *appendLog) writeHint(f *logfile.File, span logfile.Span) (manifest.File
 		err = scan.Err
 	}
 	return w.end(err, span.End)
+}
+
+// latest knows of some keys of a segment where their last record is: of those
+// that are there often, most likely. Who has that needs the others no more.
+type latest struct {
+	file *logfile.File
+	last []uint64 // the upper half of the hash, and the offset over 8
+	buf  []byte
+}
+
+// latestSlots is the number of keys that are known at most. They take 512 KiB.
+const latestSlots = 1 << 16
+
+func (e *appendLog) latestOf(span logfile.Span) (*latest, error) {
+	l := &latest{file: span.File, last: make([]uint64, latestSlots)}
+	scan := span.Scan()
+	for scan.Next() {
+		entry, _, err := record.DecodeEntry(scan.Frame.Payload)
+		if err != nil {
+			return nil, span.File.Corrupt(scan.Off, err.Error())
+		}
+		h := e.hash(entry.Key)
+		l.last[h%latestSlots] = h>>32<<32 | uint64(scan.Off)/8
+	}
+	return l, scan.Err
+}
+
+// superseded reports whether a later record of the key is known.
+func (l *latest) superseded(h uint64, key []byte, off int64) bool {
+	known := l.last[h%latestSlots]
+	at := int64(known&(1<<32-1)) * 8
+	if at <= off || known>>32 != h>>32 {
+		return false
+	}
+	b, err := l.file.At(at, l.buf)
+	if err != nil {
+		return false
+	}
+	if l.file.Data() == nil {
+		l.buf = b[:0]
+	}
+	var entry record.Entry
+	_, _, err = record.PeekEntry(&entry, b)
+	return err == nil && string(entry.Key) == string(key)
 }
 
 // publish makes the manifest name what the state is in memory.

@@ -42,6 +42,8 @@ type segment struct {
 	span       logfile.Span  // of a log file that is full and not sealed
 	// unfit is set for a segment that a merge failed on.
 	unfit bool
+	// kept is set for a segment that was there at a cut.
+	kept atomic.Bool
 
 	sum struct {
 		sync.Mutex
@@ -138,6 +140,13 @@ func (s *segments) at(addr uint64) (*segment, int64) {
 	return s.slots[addr>>offsetBits%maxSlots].Load(), int64(addr&(1<<offsetBits-1)) * 8
 }
 
+// has reports whether a segment is part of the state.
+func (s *segments) has(seg *segment) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.mu.live, seg)
+}
+
 // drop takes segments out of the state. Nothing may reach their records.
 func (s *segments) drop(gone ...*segment) {
 	s.mu.Lock()
@@ -169,6 +178,14 @@ func (s *segments) made(f manifest.File) {
 	s.mu.pinned = append(s.mu.pinned, f)
 }
 
+// unmade gives a file up that made has noted.
+func (s *segments) unmade(dir *manifest.Dir, f manifest.File) {
+	s.mu.Lock()
+	s.mu.pinned = slices.DeleteFunc(s.mu.pinned, func(g manifest.File) bool { return g.Kind == f.Kind && g.N == f.N })
+	s.mu.Unlock()
+	dir.Unpin(f.Kind, f.N)
+}
+
 // releaseLocked takes a reference from each of the segments and closes those
 // that have none left.
 func (s *segments) releaseLocked(segs []*segment) {
@@ -194,9 +211,11 @@ func (s *segments) release(segs []*segment) {
 	s.releaseLocked(segs)
 }
 
-// retainLocked returns the segments of the state, with a reference to each.
+// retainLocked returns the segments of the state at a cut, with a reference to
+// each.
 func (s *segments) retainLocked() []*segment {
 	for _, seg := range s.mu.live {
+		seg.kept.Store(true)
 		seg.refs++
 	}
 	return slices.Clone(s.mu.live)
@@ -244,14 +263,11 @@ func (s *segments) read(r *rec, addr uint64, buf []byte) error {
 			return err
 		}
 	}
-	frame, n, err := record.PeekFrame(r.raw)
-	if err == nil {
-		r.Entry, _, err = record.DecodeEntry(frame.Payload)
-	}
+	seq, n, err := record.PeekEntry(&r.Entry, r.raw)
 	if err != nil {
 		return r.seg.Corrupt(r.off, err.Error())
 	}
-	r.seq, r.size = frame.Seq, logfile.Align(int64(n))
+	r.seq, r.size = seq, logfile.Align(int64(n))
 	return nil
 }
 

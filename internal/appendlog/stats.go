@@ -39,5 +39,12 @@ func (e *appendLog) Stats() engine.Stats {
 			int64(cap(s.undo.changes))*changeBytes + int64(unsafe.Sizeof(*s))
 		s.Unlock()
 	}
+	e.segs.mu.Lock()
+	defer e.segs.mu.Unlock()
+	for _, seg := range e.segs.mu.live {
+		if !seg.sealed {
+			st.Growing += seg.Bytes
+		}
+	}
 	return st
 }

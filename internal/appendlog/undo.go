@@ -64,6 +64,13 @@ func (e *appendLog) addLocked(s *shard, cut uint64, c change) {
 	if u.lost {
 		return
 	}
+	if c.prev != noAddress {
+		// What a merge has moved since the cut has its first change already,
+		// and the segment that it was moved to may go.
+		if seg, _ := e.segs.at(c.prev); !seg.kept.Load() {
+			return
+		}
+	}
 	if int64(len(u.changes)) >= e.env.Memory/undoShare/int64(len(e.shards))/changeBytes {
 		u.lost, u.changes = true, nil
 		return
@@ -76,6 +83,20 @@ func (e *appendLog) noteMoveLocked(s *shard, h, prev, prevSeq uint64) {
 	if cut := e.cutSeq.Load(); prevSeq <= cut && cut != noCut {
 		e.addLocked(s, cut, change{h, prev})
 	}
+}
+
+// noted reports whether there are changes since a cut.
+func (e *appendLog) noted(cut uint64) bool {
+	for i := range e.shards {
+		s := &e.shards[i]
+		s.Lock()
+		some := s.undo.cut == cut && (s.undo.lost || len(s.undo.changes) > 0)
+		s.Unlock()
+		if some {
+			return true
+		}
+	}
+	return false
 }
 
 // undoLocked takes the changes of a shard back, the latest first.

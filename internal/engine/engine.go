@@ -178,6 +178,7 @@ type UpdateFunc func(dst, old []byte, found bool) ([]byte, Op)
 
 // Stats is what an engine tells about itself.
 type Stats struct {
-	Keys   uint64 // that have a value; an estimate where counting is dear
-	Memory int64  // bytes of anonymous memory
+	Keys    uint64 // that have a value; an estimate where counting is dear
+	Memory  int64  // bytes of anonymous memory
+	Growing int64  // bytes on disk of files that the manifest has no size of
 }

@@ -331,7 +331,7 @@ func TestGoroutines(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				if err := ix.Prepare(); err != nil {
+				if _, err := ix.Prepare(); err != nil {
 					t.Error(err)
 				}
 				ix.Bytes()
@@ -365,7 +365,7 @@ func raceOrSafe(t *testing.T) bool { return newIndex(t, Options{}).arena.OnHeap(
 // large indexes work while their pages are exchanged.
 func TestPrepare(t *testing.T) {
 	s := newSharded(t, Options{Tables: 8})
-	if err := s.Prepare(); err != nil {
+	if _, err := s.Prepare(); err != nil {
 		t.Fatal(err)
 	}
 	n := 20000
@@ -378,7 +378,7 @@ func TestPrepare(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%50 == 0 {
-			if err := s.Prepare(); err != nil {
+			if _, err := s.Prepare(); err != nil {
 				t.Fatal(err)
 			}
 			if s.size.Load() < s.need.Load()+step(s.need.Load())/8 {

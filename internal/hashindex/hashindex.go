@@ -267,23 +267,26 @@ func (ix *Index) commitLocked(need int64) error {
 }
 
 // Prepare gets memory that will be needed soon and has the system back it, and
-// moves what is in small pages of a large index to huge ones, 2 MiB a call.
-// It may be called without any lock, from time to time; an index works without
-// it, but then an Insert in some hundred thousand waits for a page: about
-// 0.1 ms for a huge one, or longer where the system itself is short of memory.
-func (ix *Index) Prepare() error {
+// moves what is in small pages to huge ones, 2 MiB a call where all of it is in
+// use; a larger index than smallPages has huge pages from the start. It reports
+// whether there is more to move. It may be called without any lock, from time to
+// time; an index works without it, but then an Insert in some hundred thousand
+// waits for a page: about 0.1 ms for a huge one, or longer where the system
+// itself is short of memory.
+func (ix *Index) Prepare() (more bool, err error) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	size := ix.size.Load()
 	if ahead := ix.need.Load() + step(size)/4; ahead > size && ahead <= ix.arena.Reserved() {
 		if err := ix.commitLocked(ahead); err != nil {
-			return err
+			return false, err
 		}
 		ix.arena.Prefault(size, ix.size.Load()-size)
 	}
-	if at := ix.mu.collapsed; size > smallPages && at < smallPages {
-		ix.arena.Collapse(at, arena.HugePage)
+	whole := min(ix.need.Load()&^(arena.HugePage-1), smallPages)
+	if ix.mu.collapsed < whole {
+		ix.arena.Collapse(ix.mu.collapsed, arena.HugePage)
 		ix.mu.collapsed += arena.HugePage
 	}
-	return nil
+	return ix.mu.collapsed < whole, nil
 }

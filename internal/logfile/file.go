@@ -97,7 +97,6 @@ func (f *File) tryMap() {
 		m.Close()
 		return
 	}
-	m.Random()
 	f.m, f.data = m, b
 }
 
@@ -137,8 +136,12 @@ func (f *File) Close() error {
 	return err
 }
 
-// CloseWriting releases what only writing needs.
+// CloseWriting releases what only writing needs. From then on the file is read
+// here and there.
 func (f *File) CloseWriting() error {
+	if f.m != nil {
+		f.m.Random()
+	}
 	if f.m == nil || f.h == nil {
 		return nil
 	}

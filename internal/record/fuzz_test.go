@@ -78,6 +78,7 @@ func checkFrame(t *testing.T, b []byte, file uint64) {
 		(peekErr == nil) != (err == nil || err == ErrChecksum) {
 		t.Fatalf("%x: %+v, %v; without the checksum %+v, %v", b, f, err, peeked, peekErr)
 	}
+	checkPeekEntry(t, b, peeked, m, peekErr)
 	if err != nil {
 		if err != ErrShort && err != ErrInvalid && err != ErrChecksum || n != 0 {
 			t.Fatalf("%x: %d, %v", b, n, err)
@@ -95,5 +96,17 @@ func checkFrame(t *testing.T, b []byte, file uint64) {
 	}
 	if f.Seq != binary.LittleEndian.Uint64(b[8:]) {
 		t.Fatalf("%x: seq %d", b[:n], f.Seq)
+	}
+}
+
+// checkPeekEntry compares PeekEntry with the calls that it stands for.
+func checkPeekEntry(t *testing.T, b []byte, f Frame, size int, err error) {
+	var want, got Entry
+	if err == nil {
+		want, _, err = DecodeEntry(f.Payload)
+	}
+	seq, n, gotErr := PeekEntry(&got, b)
+	if gotErr != err || err == nil && (seq != f.Seq || n != size || !equal(got, want)) {
+		t.Fatalf("%x: %+v, seq %d, %d, %v; want %+v, seq %d, %d, %v", b, got, seq, n, gotErr, want, f.Seq, size, err)
 	}
 }

@@ -200,6 +200,14 @@ func BeginFrame(dst []byte) []byte {
 	return append(dst, make([]byte, FrameHeader)...)
 }
 
+// AppendFrame appends a frame of one entry to dst that EndFrame has ended.
+func AppendFrame(dst []byte, flags Flags, e Entry) []byte {
+	start := len(dst)
+	dst = AppendEntry(BeginFrame(dst), e)
+	EndFrame(dst, start, flags)
+	return dst
+}
+
 // EndFrame does what can be done for the frame that starts at b[start:] and
 // ends with b before its place in history is known. The payload must not be
 // empty. The frame is valid after SealFrame.
@@ -281,6 +289,28 @@ func PeekFrame(b []byte) (Frame, int, error) {
 		return Frame{}, 0, ErrShort
 	}
 	return split(b[:size]), int(size), nil
+}
+
+// PeekEntry decodes the entry of the frame that b starts with, which holds one,
+// without its checksum, into e. It returns the sequence number and the length of
+// the frame. The error is ErrShort or ErrInvalid.
+func PeekEntry(e *Entry, b []byte) (seq uint64, size int, err error) {
+	// Most are Puts without an expiry whose lengths are below 128.
+	const at = FrameHeader + 3
+	if len(b) > at && b[FrameHeader] == byte(Put) && b[at-2]|b[at-1] < 0x80 && b[at-2] != 0 {
+		n := int(binary.LittleEndian.Uint32(b[4:]) & maxPayload)
+		key := at + int(b[at-2])
+		end := key + int(b[at-1])
+		if end == FrameHeader+n && end <= len(b) {
+			e.Kind, e.Expiry, e.Key, e.Value = Put, 0, b[at:key:key], b[key:end:end]
+			return binary.LittleEndian.Uint64(b[8:]), end, nil
+		}
+	}
+	f, n, err := PeekFrame(b)
+	if err == nil {
+		*e, _, err = DecodeEntry(f.Payload)
+	}
+	return f.Seq, n, err
 }
 
 // split returns the frame that is all of b.
