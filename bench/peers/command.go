@@ -135,7 +135,7 @@ Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&o.work, "work", workMixed, "`WORK` to run: "+strings.Join(workNames(), ", "))
-	flags.StringSliceVar(&o.stores, "stores", nil, "`STORES` to run, the reference first: "+strings.Join(kindNames(allKinds()), ", ")+" (default all, and the reference is the first that the work is for)")
+	flags.StringSliceVar(&o.stores, "stores", nil, "`STORES` to run, the reference first: "+strings.Join(kindNames(allKinds()), ", ")+" (default all that do not wait for the disk, and the reference is the first that the work is for)")
 	flags.Var(&o.keys, "keys", "number of `KEYS` (default 1000000); seed-table: numbers, separated by commas (default 100,10000,1000000)")
 	flags.Var(&o.keySize, "key-size", "`BYTES` of a key")
 	flags.Var(&o.valueSize, "value-size", "`BYTES` of a value (default 100; rmw: 8)")
@@ -223,7 +223,7 @@ func (o request) comparison(changed func(flag string) bool) (comparison, error) 
 // kinds returns the stores to run.
 func (o request) kinds() ([]kind, error) {
 	if len(o.stores) == 0 {
-		kinds := allKinds()
+		kinds := defaultKinds()
 		if o.work == workRecovery {
 			kinds = slices.DeleteFunc(kinds, func(k kind) bool { return k.class == nothing })
 		}

@@ -76,7 +76,7 @@ func writeInfos(w io.Writer, infos []storeInfo) {
 		seen[s.Class] = true
 	}
 	_ = t.Flush() // a strings.Builder or a buffer does not fail
-	for c := acked; c >= nothing; c-- {
+	for c := durable; c >= nothing; c-- {
 		if seen[c] {
 			fmt.Fprintf(w, "%s: %s\n", c, c.meaning())
 		}

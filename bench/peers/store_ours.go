@@ -28,6 +28,15 @@ func ourKind(e kvstore.Engine) kind {
 	return k
 }
 
+// appendLogSyncKind is AppendLog with every write synced.
+var appendLogSyncKind = func() kind {
+	k := ourKind(kvstore.AppendLog{Sync: kvstore.SyncAlways})
+	k.name, k.class = "appendlog-sync", durable
+	describe := k.describe
+	k.describe = func(s settings) string { return "SyncAlways, " + describe(s) }
+	return k
+}()
+
 type ours struct{ *kvstore.Store }
 
 func (o ours) updater(fn change) func(key []byte) error {

@@ -39,6 +39,16 @@ var pebbleAckedKind = kind{
 	},
 }
 
+// pebbleSyncKind is Pebble with every write synced.
+var pebbleSyncKind = kind{
+	name:  "pebble-sync",
+	class: durable,
+	open: func(dir string, s settings) (store, error) {
+		return openPebble(dir, s, pebble.Sync, vfs.Default)
+	},
+	describe: func(s settings) string { return describePebble(s) + ", Sync" },
+}
+
 // pebbleMemtables is how many memtables there are at most. Pebble takes their
 // memory from the block cache.
 const pebbleMemtables = 2

@@ -47,9 +47,9 @@ type settings struct {
 // filterBits is the size of bloom filters, in bits a key.
 const filterBits = 10
 
-// A class says what of the acknowledged writes is there after kill -9. No
-// store waits for the disk at a write, so none promises more than some prefix
-// after a power cut.
+// A class says what of the acknowledged writes is there after kill -9. Stores
+// of all classes but durable do not wait for the disk at a write, so they promise
+// no more than some prefix after a power cut.
 type class int
 
 const (
@@ -61,10 +61,12 @@ const (
 	most
 	// acked: all of them.
 	acked
+	// durable: all of them, also after a power cut.
+	durable
 )
 
 func (c class) String() string {
-	return [...]string{"nothing", "synced", "most", "acked"}[c]
+	return [...]string{"nothing", "synced", "most", "acked", "durable"}[c]
 }
 
 // meaning explains the class.
@@ -74,6 +76,7 @@ func (c class) meaning() string {
 		"kill -9 goes back to the last Sync or clean Close",
 		"kill -9 loses the last writes, those still buffered in the process",
 		"every acknowledged write survives kill -9",
+		"every acknowledged write survives a power cut",
 	}[c]
 }
 
@@ -89,7 +92,14 @@ func allKinds() []kind {
 	for _, e := range kvstore.Engines() {
 		kinds = append(kinds, ourKind(e))
 	}
-	return append(kinds, pebbleKind, pebbleAckedKind, badgerKind, bboltKind, goleveldbKind, pogrebKind, bitcaskKind)
+	kinds = append(kinds, pebbleKind, pebbleAckedKind, badgerKind, bboltKind, goleveldbKind, pogrebKind, bitcaskKind)
+	return append(kinds, appendLogSyncKind, pebbleSyncKind)
+}
+
+// defaultKinds returns the stores that run unless they are named: those that do
+// not wait for the disk, which takes a hundred times as long.
+func defaultKinds() []kind {
+	return slices.DeleteFunc(allKinds(), func(k kind) bool { return k.class == durable })
 }
 
 // kindNames returns the names of kinds.

@@ -39,7 +39,7 @@ type Driver struct {
 
 const (
 	defaultSegment = 64 << 20
-	defaultMin     = 64 << 10
+	defaultMin     = 32 << 10
 	defaultShards  = 64
 	// maxBuffer bounds the buffers that a shard keeps, in bytes.
 	maxBuffer = 4 << 10

@@ -3,6 +3,7 @@ package logfile
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"runtime"
 )
 
 // Sync makes everything durable that was appended before the call. An error is
@@ -35,6 +36,9 @@ func (l *Log) Wait(seq uint64) error {
 	}
 	s.busy = true
 	s.Unlock()
+	// Those whom the sync before has just woken may append first: they run
+	// before this one does again.
+	runtime.Gosched()
 	err := l.sync()
 	s.Lock()
 	s.busy = false
