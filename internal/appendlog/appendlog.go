@@ -122,7 +122,7 @@ type appendLog struct {
 	pause   atomic.Int64 // nanoseconds; see weigh
 }
 
-func newEngine(d Driver, env engine.Env) (*appendLog, error) {
+func newEngine(d Driver, env engine.Env) *appendLog {
 	d = d.withDefaults()
 	e := &appendLog{o: d, env: env, shards: make([]shard, d.Shards)}
 	e.shift = uint(64 - bits.Len(uint(d.Shards-1)))
@@ -131,11 +131,10 @@ func newEngine(d Driver, env engine.Env) (*appendLog, error) {
 		e.env.Logger = slog.New(slog.DiscardHandler)
 	}
 	e.segs.log = e.env.Logger
-	return e, e.resetIndex()
+	return e
 }
 
-// resetIndex gives the engine an empty index. All shards are locked, or nobody
-// knows the engine yet.
+// resetIndex gives the engine an empty index.
 func (e *appendLog) resetIndex() error {
 	ix, err := hashindex.New(hashindex.Options{Tables: e.o.Shards})
 	if err != nil {

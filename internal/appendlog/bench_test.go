@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/nikosgavalas/kvstore"
@@ -92,4 +94,44 @@ func BenchmarkRollback(b *testing.B) {
 	if err := s.Close(); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// BenchmarkOpen measures opening a store of a million keys, with the checkpoint
+// of the index that Close wrote and without it.
+func BenchmarkOpen(b *testing.B) {
+	const keys = 1_000_000
+	dir := b.TempDir()
+	s, err := kvstore.Open(dir, kvstore.Options{Engine: kvstore.AppendLog{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	key, value := make([]byte, 16), make([]byte, 100)
+	for i := range keys {
+		binary.BigEndian.PutUint64(key, uint64(i)*0x9e3779b97f4a7c15)
+		if err := s.Set(key, value); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	open := func(b *testing.B) {
+		for b.Loop() {
+			s, err := kvstore.Open(dir, kvstore.Options{Engine: kvstore.AppendLog{}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+		}
+	}
+	b.Run("checkpoint", open)
+	checkpoints, err := filepath.Glob(dir + "/*.idx")
+	if err != nil || len(checkpoints) != 1 || os.Remove(checkpoints[0]) != nil {
+		b.Fatal("there is no checkpoint to remove")
+	}
+	b.Run("without", open)
 }

@@ -136,6 +136,7 @@ func (w *hintWriter) add(e record.Entry, off, size int64, seq uint64) error {
 // hint is a hint file that is right.
 type hint struct {
 	b     []byte // the records
+	count int64  // of them
 	end   int64  // of the segment
 	close func() error
 }
@@ -168,6 +169,7 @@ func decodeHint(b []byte, segment uint64, end int64) (*hint, error) {
 	h := &hint{b: b[hintHeader : len(b)-hintFooter], end: end}
 	it := h.iterate()
 	for it.next() {
+		h.count++
 	}
 	if len(it.rest) > 0 {
 		return nil, errHint

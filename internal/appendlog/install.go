@@ -149,9 +149,6 @@ func (u *undone) segment(f manifest.File) *segment {
 func (e *appendLog) rebuild(s manifest.State, commit func(manifest.State) error) (err error) {
 	parts, err := e.openBeside(s)
 	var ix *hashindex.Index
-	if err == nil {
-		ix, err = hashindex.New(hashindex.Options{Tables: len(e.shards)})
-	}
 	defer func() {
 		var segs []*segment
 		for _, p := range parts {
@@ -163,7 +160,7 @@ func (e *appendLog) rebuild(s manifest.State, commit func(manifest.State) error)
 		}
 	}()
 	if err == nil {
-		err = e.load(ix, e.env.Dir.Folder, parts)
+		ix, err = e.load(nil, e.env.Dir.Folder, parts)
 	}
 	if err != nil {
 		return err
@@ -223,8 +220,9 @@ func (e *appendLog) turn(s manifest.State, commit func(manifest.State) error, sw
 		e.shards[i].undo = undo{cut: e.cutSeq.Load()}
 	}
 	e.segs.mu.Lock()
-	held := e.segs.retainLocked()
+	held, made := e.segs.retainLocked(), e.segs.mu.pinned
 	e.segs.mu.Unlock()
+	e.segs.unpin(e.env.Dir, made)
 	e.holdUndo(target, held, true)
 	return nil
 }

@@ -27,6 +27,20 @@ type loader struct {
 	// as there may be older records of their keys.
 	buried []grave
 	buf    []byte
+	// group is records that wait until there are more: the index buckets of all
+	// are touched, so that their cache misses overlap.
+	group   []found
+	touched uint64 // keeps the loads
+}
+
+// found is a record that was found in a segment.
+type found struct {
+	*segment
+	hash      uint64
+	key       []byte
+	off, size int64
+	seq       uint64
+	tombstone bool
 }
 
 type grave struct{ hash, addr uint64 }
@@ -40,9 +54,10 @@ type part struct {
 	checked bool // the frames were checked already
 }
 
-// load adds the records of all parts to an index.
-func (e *appendLog) load(ix *hashindex.Index, folder manifest.Folder, parts []part) error {
-	hints := make([]*hint, len(parts))
+// load adds the records of all parts to an index: a new one, of the size that
+// the hints suggest, if ix is nil.
+func (e *appendLog) load(ix *hashindex.Index, folder manifest.Folder, parts []part) (*hashindex.Index, error) {
+	hints, keys := make([]*hint, len(parts)), int64(0)
 	for i, p := range parts {
 		if p.hint.N == 0 {
 			continue
@@ -54,6 +69,13 @@ func (e *appendLog) load(ix *hashindex.Index, folder manifest.Folder, parts []pa
 		}
 		defer h.Close()
 		hints[i] = h
+		keys += h.count
+	}
+	if ix == nil {
+		var err error
+		if ix, err = hashindex.New(hashindex.Options{Tables: len(e.shards), Entries: keys}); err != nil {
+			return nil, err
+		}
 	}
 	n := min(maxLoaders, runtime.GOMAXPROCS(0), len(e.shards))
 	errs := make([]error, n)
@@ -72,7 +94,7 @@ func (e *appendLog) load(ix *hashindex.Index, folder manifest.Folder, parts []pa
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return ix, errors.Join(errs...)
 }
 
 func (ld *loader) part(p part, h *hint) error {
@@ -87,7 +109,7 @@ func (ld *loader) part(p part, h *hint) error {
 		if ld.loader == 0 {
 			p.dead.Add(left)
 		}
-		return nil
+		return ld.flush()
 	}
 	// One of the loaders checks the checksums.
 	scan := p.Scan(0, p.end)
@@ -102,26 +124,51 @@ func (ld *loader) part(p part, h *hint) error {
 		if err != nil {
 			return p.Corrupt(scan.Off, err.Error())
 		}
-		if err := ld.add(p.segment, entry.Key, scan.Off, scan.Frame.Seq, scan.Size, entry.Kind == record.Tombstone); err != nil {
+		err = ld.add(p.segment, entry.Key, scan.Off, scan.Frame.Seq, scan.Size, entry.Kind == record.Tombstone)
+		if err == nil && p.Data() == nil {
+			err = ld.flush() // the key dies with the scanner's next
+		}
+		if err != nil {
 			return err
 		}
 	}
-	return scan.Err
+	return errors.Join(scan.Err, ld.flush())
 }
 
-// add takes a record in, if it is for this loader.
+// add takes a record in, if it is for this loader. The key must be valid until
+// the next flush.
 func (ld *loader) add(seg *segment, key []byte, off int64, seq uint64, size int64, tombstone bool) error {
 	h := ld.e.hash(key)
 	i := int(h >> ld.e.shift)
 	if i%ld.of != ld.loader {
 		return nil
 	}
-	t, addr := ld.index.Table(i), address(seg.Slot, off)
-	if tombstone {
-		seg.tombs.Add(size)
-		ld.buried = append(ld.buried, grave{h, addr})
+	ld.touched += ld.index.Table(i).Touch(h)
+	ld.group = append(ld.group, found{seg, h, key, off, size, seq, tombstone})
+	if len(ld.group) < group {
+		return nil
 	}
-	for c := t.Seek(h); c.Next(); {
+	return ld.flush()
+}
+
+// flush puts the group into the index.
+func (ld *loader) flush() error {
+	for i := range ld.group {
+		if err := ld.put(&ld.group[i]); err != nil {
+			return err
+		}
+	}
+	ld.group = ld.group[:0]
+	return nil
+}
+
+func (ld *loader) put(f *found) error {
+	t, addr := ld.index.Table(int(f.hash>>ld.e.shift)), address(f.Slot, f.off)
+	if f.tombstone {
+		f.tombs.Add(f.size)
+		ld.buried = append(ld.buried, grave{f.hash, addr})
+	}
+	for c := t.Seek(f.hash); c.Next(); {
 		var r rec
 		if err := ld.e.segs.read(&r, c.Address(), ld.buf); err != nil {
 			return err
@@ -129,25 +176,24 @@ func (ld *loader) add(seg *segment, key []byte, off int64, seq uint64, size int6
 		if r.seg.Data() == nil {
 			ld.buf = r.raw[:0]
 		}
-		if !bytes.Equal(r.Key, key) {
-			if err := r.check(); err != nil {
-				return err
-			}
+		// Its key and number decide what is lost for good.
+		if err := r.check(); err != nil {
+			return err
+		}
+		switch {
+		case !bytes.Equal(r.Key, f.key):
 			continue
-		}
-		if r.seq > seq {
-			if !tombstone {
-				seg.dead.Add(size)
+		case r.seq <= f.seq:
+			if r.Kind == record.Put {
+				r.seg.dead.Add(r.size)
 			}
-			return nil
+			c.Replace(addr)
+		case !f.tombstone:
+			f.dead.Add(f.size)
 		}
-		if r.Kind == record.Put {
-			r.seg.dead.Add(r.size)
-		}
-		c.Replace(addr)
 		return nil
 	}
-	return t.Insert(h, addr)
+	return t.Insert(f.hash, addr)
 }
 
 // bury removes the tombstones.

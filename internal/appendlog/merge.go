@@ -105,6 +105,9 @@ type merger struct {
 	// oldest is the smallest sequence number outside of the inputs: older
 	// tombstones have nothing left to hide.
 	oldest uint64
+	// buried is the highest sequence number of the tombstones of an input that
+	// were left out, as nothing older than them is beside the inputs.
+	buried map[*segment]uint64
 
 	out  *segment // that is being filled
 	end  int64
@@ -127,8 +130,11 @@ type move struct {
 // merge replaces segments by new ones without what is dead. If it is stopped,
 // or fails, what it has copied so far stays beside its inputs.
 func (e *appendLog) merge(ctx context.Context, inputs []*segment) error {
-	m := &merger{e: e, inputs: inputs, oldest: e.oldestBeside(inputs), since: e.env.Sched.Now()}
+	m := &merger{e: e, inputs: slices.Clone(inputs), oldest: e.oldestBeside(inputs), buried: map[*segment]uint64{}, since: e.env.Sched.Now()}
+	// The oldest first, as their tombstones hide nothing in those to come.
+	slices.SortStableFunc(m.inputs, func(a, b *segment) int { return cmp.Compare(a.entry.FirstSeq, b.entry.FirstSeq) })
 	done, err := m.run(ctx)
+	done = m.mayGo(done)
 	err = errors.Join(err, m.endOut())
 	if len(done) == 0 && len(m.outs) == 0 {
 		return err
@@ -145,7 +151,11 @@ func (e *appendLog) merge(ctx context.Context, inputs []*segment) error {
 		seg.unfit = true // not to be merged again, in case it stays
 	}
 	e.segs.mu.Unlock()
+	e.dirty.Store(true) // the checkpoint is void
 	e.segs.drop(done...)
+	for _, seg := range done {
+		e.segs.unpin(e.env.Dir, []manifest.File{seg.entry, seg.hint}) // if no manifest has named them
+	}
 	e.weigh()
 	return errors.Join(err, e.publish())
 }
@@ -185,6 +195,22 @@ func (m *merger) run(ctx context.Context) (done []*segment, err error) {
 		done = append(done, in)
 	}
 	return done, nil
+}
+
+// mayGo returns those of the inputs that are done without those whose tombstones
+// still hide something, in one that stays.
+func (m *merger) mayGo(done []*segment) []*segment {
+	for n := -1; n != len(done); {
+		n = len(done)
+		oldest := uint64(math.MaxUint64)
+		for _, in := range m.inputs {
+			if !slices.Contains(done, in) {
+				oldest = min(oldest, in.entry.FirstSeq)
+			}
+		}
+		done = slices.DeleteFunc(done, func(in *segment) bool { return m.buried[in] > oldest })
+	}
+	return done
 }
 
 var errStopped = errors.New("the merge was stopped")
@@ -302,6 +328,7 @@ func (m *merger) needed(h uint64, r *rec) (bool, error) {
 		return ok, nil
 	}
 	if r.seq < m.oldest {
+		m.buried[r.seg] = max(m.buried[r.seg], r.seq)
 		return false, nil
 	}
 	// A key that is there again hides what is older itself.
@@ -372,7 +399,7 @@ func (m *merger) room() (n int, bytes int64, err error) {
 	}
 	m.e.segs.made(manifest.File{Kind: f.Kind, N: f.N})
 	if m.out, err = m.e.segs.add(f); err != nil {
-		m.e.segs.unmade(m.e.env.Dir, manifest.File{Kind: f.Kind, N: f.N})
+		m.e.segs.unpin(m.e.env.Dir, []manifest.File{{Kind: f.Kind, N: f.N}})
 		return 0, 0, errors.Join(err, f.Close())
 	}
 	m.end = 0
@@ -489,7 +516,7 @@ func (m *merger) endOut() error {
 			w.end(errStopped, 0)
 		}
 		m.e.segs.drop(out)
-		m.e.segs.unmade(m.e.env.Dir, manifest.File{Kind: out.Kind, N: out.N})
+		m.e.segs.unpin(m.e.env.Dir, []manifest.File{{Kind: out.Kind, N: out.N}})
 		return nil
 	}
 	var hint manifest.File

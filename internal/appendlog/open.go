@@ -14,10 +14,7 @@ import (
 // Open reads the checkpoint of the index, or the hints of the segments, and the
 // log.
 func (d Driver) Open(env engine.Env, s manifest.State) (engine.Engine, error) {
-	e, err := newEngine(d, env)
-	if err != nil {
-		return nil, err
-	}
+	e := newEngine(d, env)
 	m := env.Dir.Manifest()
 	e.seed = m.HashSeed
 	if err := e.recover(s, m.BaseSeq); err != nil {
@@ -64,13 +61,20 @@ func (e *appendLog) recover(s manifest.State, baseSeq uint64) error {
 		parts = append(parts, part{segment: seg, end: span.End, checked: true})
 	}
 	if cp != nil {
+		if err := e.resetIndex(); err != nil {
+			return err
+		}
 		if err := cp.fill(e, e.index); err != nil {
 			return err
 		}
 		e.rememberCheckpoint(s)
 		parts = cp.newer(parts)
 	}
-	if err := e.load(e.index, folder, parts); err != nil {
+	ix, err := e.load(e.index, folder, parts)
+	if ix != nil {
+		e.useIndex(ix)
+	}
+	if err != nil {
 		return err
 	}
 	e.startLog(r, size)
@@ -212,14 +216,15 @@ func (s *segments) keepSpans(all, left []logfile.Span) {
 
 // View reads the segments of a state, which may belong to a live store.
 func (d Driver) View(folder manifest.Folder, s manifest.State) (engine.Reader, error) {
-	e, err := newEngine(d, engine.Env{})
-	if err != nil {
-		return nil, err
-	}
+	e := newEngine(d, engine.Env{})
 	e.seed = rand.Uint64()
 	parts, err := e.open(folder, s, nil)
+	var ix *hashindex.Index
 	if err == nil {
-		err = e.load(e.index, folder, parts)
+		ix, err = e.load(nil, folder, parts)
+	}
+	if ix != nil {
+		e.useIndex(ix)
 	}
 	if err != nil {
 		return nil, errors.Join(err, e.free())
@@ -266,6 +271,9 @@ func (e *appendLog) free() error {
 		if seg := e.segs.of(uint32(i)); seg != nil {
 			e.segs.closeLocked(seg)
 		}
+	}
+	if e.index == nil {
+		return nil
 	}
 	return e.index.Close()
 }

@@ -189,7 +189,8 @@ func (e *appendLog) publish() error {
 	return err
 }
 
-// unpin gives up the pins that files were made with: the manifest has them now.
+// unpin gives up the pins that files were made with: the manifest has them now,
+// or will not.
 func (s *segments) unpin(dir *manifest.Dir, files []manifest.File) {
 	s.mu.Lock()
 	pinned := s.mu.pinned

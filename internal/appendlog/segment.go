@@ -178,14 +178,6 @@ func (s *segments) made(f manifest.File) {
 	s.mu.pinned = append(s.mu.pinned, f)
 }
 
-// unmade gives a file up that made has noted.
-func (s *segments) unmade(dir *manifest.Dir, f manifest.File) {
-	s.mu.Lock()
-	s.mu.pinned = slices.DeleteFunc(s.mu.pinned, func(g manifest.File) bool { return g.Kind == f.Kind && g.N == f.N })
-	s.mu.Unlock()
-	dir.Unpin(f.Kind, f.N)
-}
-
 // releaseLocked takes a reference from each of the segments and closes those
 // that have none left.
 func (s *segments) releaseLocked(segs []*segment) {

@@ -133,9 +133,9 @@ func sample() int {
 	case os.Getenv(thoroughVariable) == "all":
 		return 1
 	case raceEnabled:
-		return 61
+		return 211
 	}
-	return 11
+	return 37
 }
 
 // recoveryShare is the share of images whose recovery is crashed too. It is less
