@@ -253,6 +253,8 @@ func (e *appendLog) openPart(folder manifest.Folder, f manifest.File, cp *checkp
 	} else if seg, err = e.segs.add(file); err != nil {
 		return part{}, errors.Join(err, file.Close())
 	}
+	e.segs.mu.Lock()
+	defer e.segs.mu.Unlock()
 	seg.entry, seg.sealed, seg.end = f, true, f.Size
 	return part{segment: seg, end: f.Size}, nil
 }

@@ -28,10 +28,13 @@ func (e *appendLog) Seq() engine.Seq {
 }
 
 func (e *appendLog) Stats() engine.Stats {
-	st := engine.Stats{Memory: int64(unsafe.Sizeof(*e)) + e.index.Bytes()}
+	st := engine.Stats{Memory: int64(unsafe.Sizeof(*e))}
 	for i := range e.shards {
 		s := &e.shards[i]
 		s.Lock()
+		if i == 0 {
+			st.Memory += e.index.Bytes() // no rollback replaces it now
+		}
 		if !s.closed {
 			st.Keys += uint64(s.table.Len())
 		}

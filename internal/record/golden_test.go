@@ -85,7 +85,7 @@ func TestGolden(t *testing.T) {
 	const seq, file = 0x1112131415161718, 0x2122232425262728
 
 	a := &annotation{b: makeFrame(seq, file, entries...)}
-	a.take(4, "CRC-32C of payload, length and sequence number, mixed with the file number")
+	a.take(4, "CRC-32C of the rest, mixed with the file number")
 	a.take(4, "length of the payload")
 	a.take(8, "sequence number")
 	for _, e := range entries {

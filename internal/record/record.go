@@ -25,12 +25,11 @@
 //	seq     8 bytes  sequence number of the first entry in the payload
 //	payload          entries, back to back
 //
-// The crc is the CRC-32C of the payload followed by length and seq, combined by
-// exclusive or with a number that differs from file to file: a frame that an
-// older file left behind in a recycled block is not valid in the new one. The
-// payload comes first so that all but 12 bytes can be summed up before the
-// sequence number is known. A header of zeros, as in preallocated space, is
-// never a valid frame, because the length must not be zero.
+// The crc is the CRC-32C of all that follows in the frame, combined by exclusive
+// or with a number that differs from file to file: a frame that an older file
+// left behind in a recycled block is not valid in the new one. A header of zeros,
+// as in preallocated space, is never a valid frame, because the length must not
+// be zero.
 //
 // Flags say what a frame is among others: More, that the next frame belongs to
 // the same operation, and Start, that the payload is not entries but describes
@@ -203,25 +202,34 @@ func BeginFrame(dst []byte) []byte {
 // AppendFrame appends a frame of one entry to dst that EndFrame has ended.
 func AppendFrame(dst []byte, flags Flags, e Entry) []byte {
 	start := len(dst)
-	dst = AppendEntry(BeginFrame(dst), e)
-	EndFrame(dst, start, flags)
+	size := FrameHeader + 3 + len(e.Key) + len(e.Value)
+	if e.Kind != Put || e.Expiry != 0 || len(e.Key)|len(e.Value) >= 0x80 || cap(dst)-start < size {
+		dst = AppendEntry(BeginFrame(dst), e)
+		EndFrame(dst, start, flags)
+		return dst
+	}
+	// Most are like this: Puts without an expiry whose lengths are below 128.
+	dst = dst[:start+size]
+	f := dst[start:]
+	binary.LittleEndian.PutUint32(f[4:], uint32(size-FrameHeader)|uint32(flags))
+	f[FrameHeader], f[FrameHeader+1], f[FrameHeader+2] = byte(Put), byte(len(e.Key)), byte(len(e.Value))
+	copy(f[FrameHeader+3:], e.Key)
+	copy(f[FrameHeader+3+len(e.Key):], e.Value)
 	return dst
 }
 
-// EndFrame does what can be done for the frame that starts at b[start:] and
-// ends with b before its place in history is known. The payload must not be
-// empty. The frame is valid after SealFrame.
+// EndFrame sets the length and flags of the frame that starts at b[start:] and
+// ends with b. The payload must not be empty. The frame is valid after SealFrame.
 func EndFrame(b []byte, start int, flags Flags) {
 	f := b[start:]
 	binary.LittleEndian.PutUint32(f[4:], uint32(len(f)-FrameHeader)|uint32(flags))
-	binary.LittleEndian.PutUint32(f, crc32.Checksum(f[FrameHeader:], castagnoli))
 }
 
 // SealFrame completes the frame that f starts with for a place in a file.
 func SealFrame(f []byte, seq, file uint64) {
+	size := FrameHeader + binary.LittleEndian.Uint32(f[4:])&maxPayload
 	binary.LittleEndian.PutUint64(f[8:], seq)
-	crc := crc32.Update(binary.LittleEndian.Uint32(f), castagnoli, f[4:FrameHeader])
-	binary.LittleEndian.PutUint32(f, crc^fileMask(file))
+	binary.LittleEndian.PutUint32(f, crc32.Update(0, castagnoli, f[4:size])^fileMask(file))
 }
 
 // MoveFrame makes a sealed frame of one file valid in another.
@@ -270,7 +278,7 @@ func CheckFrame(b []byte, file uint64) error {
 	if size > int64(len(b)) {
 		return ErrShort
 	}
-	crc := crc32.Update(crc32.Update(0, castagnoli, b[FrameHeader:size]), castagnoli, b[4:FrameHeader])
+	crc := crc32.Update(0, castagnoli, b[4:size])
 	if crc^fileMask(file) != binary.LittleEndian.Uint32(b) {
 		return ErrChecksum
 	}

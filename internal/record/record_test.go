@@ -243,6 +243,21 @@ func TestFrameOfAnotherFile(t *testing.T) {
 	}
 }
 
+// TestAppendFrame takes the short cut and the long way, into room and without.
+func TestAppendFrame(t *testing.T) {
+	for _, e := range samples() {
+		want := makeFrame(3, 4, e)
+		for _, room := range []int{0, 7, len(want) + 10} {
+			b := AppendFrame(append(make([]byte, 0, 2+room), "xx"...), More, e)[2:]
+			SealFrame(b, 3, 4)
+			f, n, err := DecodeFrame(b, 4)
+			if err != nil || n != len(want) || f.Flags != More || !bytes.Equal(b[FrameHeader:], want[FrameHeader:]) {
+				t.Fatalf("%v with room for %d: %+v, %d, %v", e, room, f, n, err)
+			}
+		}
+	}
+}
+
 func TestMoveFrame(t *testing.T) {
 	e := Entry{Kind: Put, Key: []byte("k"), Value: []byte("v")}
 	b := makeFrame(1, 2, e)
