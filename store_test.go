@@ -526,7 +526,7 @@ func testStats(t *testing.T, e kvstore.Engine) {
 	ok(t, s.Delete([]byte("0")))
 	st := s.Stats()
 	if st.Engine != e.String() || st.Keys != 999 || st.BudgetBytes != 8<<20 || st.MemoryBytes <= 0 ||
-		st.Issued != 1001 || st.Applied != 1001 || st.Durable != 0 {
+		st.Issued != 1001 || st.Applied != 1001 || st.Durable > st.Issued || isMemOnly(e) && st.Durable != 0 {
 		t.Errorf("before a snapshot: %+v", st)
 	}
 	if isMemOnly(e) && (st.MemoryBytes < 100_000 || st.DiskBytes != 0) {

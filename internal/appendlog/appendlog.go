@@ -134,16 +134,6 @@ func newEngine(d Driver, env engine.Env) *appendLog {
 	return e
 }
 
-// resetIndex gives the engine an empty index.
-func (e *appendLog) resetIndex() error {
-	ix, err := hashindex.New(hashindex.Options{Tables: e.o.Shards})
-	if err != nil {
-		return err
-	}
-	e.useIndex(ix)
-	return nil
-}
-
 func (e *appendLog) useIndex(ix *hashindex.Index) {
 	e.index = ix
 	for i := range e.shards {

@@ -27,7 +27,7 @@ func (e tuned) Driver() engine.Driver { return e.d }
 // variants are settings under which everything must hold too.
 var variants = map[string]appendlog.Driver{
 	"one shard":     {Shards: 1},
-	"compaction":    {Compaction: true, Shards: 2},
+	"compaction":    {Compaction: true, Shards: 1},
 	"no mappings":   {NoMap: true},
 	"no undo":       {NoUndo: true, Shards: 4},
 	"sync always":   {Mode: logfile.Always},
@@ -46,11 +46,13 @@ func TestEngineVariants(t *testing.T) {
 	}
 }
 
+// TestCrashVariants has files so small that each script fills several. It leaves
+// out the variants that write to disk as the default does.
 func TestCrashVariants(t *testing.T) {
-	for name, d := range variants {
+	for _, name := range []string{"compaction", "no mappings", "no undo", "sync always"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			enginetest.Crash(t, tuned{d: withFiles(d, logfile.MinFile)})
+			enginetest.Crash(t, tuned{d: withFiles(variants[name], logfile.MinFile)})
 		})
 	}
 }

@@ -209,10 +209,13 @@ func (cp *checkpoint) fill(e *appendLog, ix *hashindex.Index) error {
 		})
 	}
 	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	for _, c := range cp.files {
 		seg := e.segs.of(c.slot)
 		seg.dead.Store(c.dead)
 		seg.tombs.Store(c.tombs)
 	}
-	return errors.Join(errs...)
+	return nil
 }

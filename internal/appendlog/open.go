@@ -60,13 +60,7 @@ func (e *appendLog) recover(s manifest.State, baseSeq uint64) error {
 		seg.span, seg.end = span, span.End
 		parts = append(parts, part{segment: seg, end: span.End, checked: true})
 	}
-	if cp != nil {
-		if err := e.resetIndex(); err != nil {
-			return err
-		}
-		if err := cp.fill(e, e.index); err != nil {
-			return err
-		}
+	if cp != nil && e.fillIndex(cp) {
 		e.rememberCheckpoint(s)
 		parts = cp.newer(parts)
 	}
@@ -79,6 +73,20 @@ func (e *appendLog) recover(s manifest.State, baseSeq uint64) error {
 	}
 	e.startLog(r, size)
 	return nil
+}
+
+// fillIndex makes an index of a checkpoint, and reports whether that was right.
+func (e *appendLog) fillIndex(cp *checkpoint) bool {
+	ix, err := hashindex.New(hashindex.Options{Tables: len(e.shards)})
+	if err == nil {
+		if err = cp.fill(e, ix); err == nil {
+			e.useIndex(ix)
+			return true
+		}
+		err = errors.Join(err, ix.Close())
+	}
+	e.env.Logger.Warn("kvstore: opening without the checkpoint of the index", "error", err)
+	return false
 }
 
 // newer returns the parts that the checkpoint does not have.
@@ -325,9 +333,11 @@ func (e *appendLog) settle(last logfile.Span, ready *logfile.File) error {
 	}
 	cp, err := e.writeCheckpoint()
 	if err != nil {
-		return err
+		// Without it opening takes longer.
+		e.env.Logger.Warn("kvstore: cannot write the checkpoint of the index", "error", err)
+	} else {
+		e.segs.made(cp)
 	}
-	e.segs.made(cp)
 	e.segs.mu.Lock()
 	e.segs.mu.index = cp
 	e.segs.mu.Unlock()

@@ -462,17 +462,22 @@ func (l *Log) Turn(commit func(next *File, seq uint64) error) error {
 	return nil
 }
 
-// GiveBack gives up the file that was prepared for later, to free its space.
+// GiveBack gives up the file that was prepared for later. Its space is free at
+// once: on a full disk the owner may need it to commit a state without the file.
 // It reports whether there was one.
 func (l *Log) GiveBack() bool {
 	l.mu.Lock()
 	f := l.mu.ready
 	l.mu.ready = nil
 	l.mu.Unlock()
-	if f != nil {
-		l.discard(f)
+	if f == nil {
+		return false
 	}
-	return f != nil
+	l.o.Remove(f)
+	if err := f.Shorten(MinFile); err != nil {
+		l.o.Logger.Warn("kvstore: cannot free the next log file", "file", f.Name(), "error", err)
+	}
+	return true
 }
 
 // Close ends the log; appending is ErrClosed from then on. It returns the file
