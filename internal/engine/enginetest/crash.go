@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -123,16 +124,16 @@ func checkImages(t testing.TB, e kvstore.Engine, disk *vfs.Sim, moments []moment
 	return n/every + recoveries
 }
 
-// thoroughVariable makes the crash tests look at everything if it is "all".
-// Otherwise they look at a sample, so that they can run with all other tests.
-const thoroughVariable = "KVSTORE_CRASH"
+// sampleVariable makes the crash tests try one in so many images, failing calls
+// and damages. 1 is all of them; the default is a sample that can run with all
+// other tests.
+const sampleVariable = "KVSTORE_CRASH"
 
-// sample returns of how many images, failing calls and damages one is tried.
 func sample() int {
-	switch {
-	case os.Getenv(thoroughVariable) == "all":
-		return 1
-	case raceEnabled:
+	if n, err := strconv.Atoi(os.Getenv(sampleVariable)); err == nil && n > 0 {
+		return n
+	}
+	if raceEnabled {
 		return 211
 	}
 	return 37
