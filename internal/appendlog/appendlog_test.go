@@ -1,6 +1,7 @@
 package appendlog_test
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -11,10 +12,27 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/logfile"
 )
 
-func TestMain(m *testing.M)      { enginetest.Main(m, kvstore.AppendLog{}) }
-func TestEngine(t *testing.T)    { enginetest.All(t, kvstore.AppendLog{}) }
-func TestCrash(t *testing.T)     { enginetest.Crash(t, kvstore.AppendLog{}) }
-func TestCrashKill(t *testing.T) { enginetest.CrashKill(t, kvstore.AppendLog{}) }
+func TestMain(m *testing.M)   { enginetest.Main(m, modes[os.Getenv(modeVariable)]) }
+func TestEngine(t *testing.T) { enginetest.All(t, kvstore.AppendLog{}) }
+func TestCrash(t *testing.T)  { enginetest.Crash(t, kvstore.AppendLog{}) }
+
+// modeVariable tells the process that TestCrashKill kills which mode it is in.
+const modeVariable = "KVSTORE_APPENDLOG_MODE"
+
+var modes = map[string]kvstore.Engine{
+	"":         kvstore.AppendLog{},
+	"always":   kvstore.AppendLog{Sync: kvstore.SyncAlways},
+	"interval": kvstore.AppendLog{Sync: kvstore.SyncInterval(5 * time.Millisecond), SegmentBytes: 64 << 10},
+}
+
+func TestCrashKill(t *testing.T) {
+	for mode, e := range modes {
+		t.Run("sync "+mode, func(t *testing.T) {
+			t.Setenv(modeVariable, mode)
+			enginetest.CrashKill(t, e)
+		})
+	}
+}
 
 // tuned is an engine with settings that users cannot choose.
 type tuned struct {
