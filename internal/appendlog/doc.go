@@ -55,8 +55,8 @@
 // does no harm, because they have the same sequence numbers.
 //
 // Merging takes at most half of the time of one processor, unless the segments
-// have grown to three times what is live in them. From there on writers pause,
-// the longer the more it is.
+// have grown to three times what is live in them and eight full segments. From
+// there on writers pause, the longer the more it is.
 //
 // # Cuts
 //

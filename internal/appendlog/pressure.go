@@ -4,8 +4,8 @@ import "time"
 
 const (
 	// Writers are slowed down when the segments take more than spaceLimit times
-	// what is live in them, and spareSegments full ones: merging does not keep
-	// up then. It begins at garbageShare, which is reached at 1.7 times.
+	// what is live in them, and spareSegments full ones: merging, which begins
+	// at 1.7 times, does not keep up then.
 	spaceLimit    = 3
 	spareSegments = 8
 	// One of so many writes pauses: a pause cannot be as short as a write.
@@ -23,7 +23,11 @@ func (e *appendLog) weigh() {
 	for _, seg := range e.segs.mu.live {
 		total += seg.end
 		live += max(0, seg.end-seg.dead.Load()-seg.tombs.Load())
-		records += int64(seg.entry.Records + seg.span.Frames)
+		if seg.sealed {
+			records += int64(seg.entry.Records)
+		} else {
+			records += int64(seg.span.Frames)
+		}
 	}
 	e.segs.mu.Unlock()
 	limit := spaceLimit*live + spareSegments*e.o.SegmentBytes
