@@ -220,7 +220,7 @@ func TestFailedWrite(t *testing.T) {
 // the disk when the next process makes one.
 func TestUnusedFiles(t *testing.T) {
 	h := newWorld(t, options{})
-	must(t, h.append(40))
+	must(t, h.append(minBytes/2))
 	h.step() // prepares a file
 	unused := h.w.log.mu.ready.Name()
 	must(t, h.sync())

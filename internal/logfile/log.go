@@ -18,7 +18,8 @@
 //
 // Files are allocated and zero before they are used, and mapped into memory, so
 // that an append is a copy and no system call. Where the filesystem cannot
-// allocate or map, each Append is one write call.
+// allocate or map, each Append is one write call. When an eighth of a file is
+// full the next is made in the background; an append that needs it earlier waits.
 //
 //	start    a frame with the flag Start
 //	frames   each at a multiple of 8
@@ -93,6 +94,8 @@ const (
 	trailer = 2 * sector
 	// maxStart is the most that a start frame takes.
 	maxStart = record.FrameHeader + 5*binary.MaxVarintLen64
+	// growth is by how much a file is larger than the one before.
+	growth = 4
 	// MinFile is the least size of a log file in bytes.
 	MinFile = trailer + 256
 )
@@ -154,16 +157,18 @@ type Log struct {
 	mu struct {
 		sync.Mutex
 		span    Span  // of the file that is appended to; its End is the tail
-		limit   int64 // of the tail; 0 if there is no file
+		limit   int64 // up to which nothing is to do before an append; 0 if there is no file
 		seq     uint64
 		prev    place     // where the log ends if there is no file
 		ended   []unsyncd // files that are full and not known to be durable
 		idle    []*File   // files that were started and ended without frames
 		synced  int64     // bytes of the file that are durable
 		ready   *File     // the next file, or nil
-		asked   bool      // the next file is being prepared
-		pending bool      // a sync is to come in mode Interval
-		turns   int       // how often Turn succeeded
+		asked   bool      // the next file is to be prepared
+		making  bool      // it is being prepared
+		made    *sync.Cond
+		pending bool // a sync is to come in mode Interval
+		turns   int  // how often Turn succeeded
 		closed  bool
 	}
 
@@ -185,6 +190,7 @@ type unsyncd struct {
 func New(o Options, r Recovered) *Log {
 	l := &Log{o: o, unused: r.Unused}
 	l.syncing.cond = sync.NewCond(&l.syncing)
+	l.mu.made = sync.NewCond(&l.mu)
 	l.mu.seq = r.Seq
 	if n := len(r.Spans); n > 0 {
 		l.mu.prev = place{r.Spans[n-1].File.N, r.Spans[n-1].End}
@@ -215,7 +221,7 @@ func (l *Log) Append(frames []byte, n int) (f *File, off int64, seq uint64, err 
 		return nil, 0, 0, l.o.Dir.Err()
 	}
 	l.mu.Lock()
-	if l.mu.span.End+int64(len(frames)) > l.mu.limit {
+	for l.mu.span.End+int64(len(frames)) > l.mu.limit {
 		if err := l.makeRoomLocked(int64(len(frames))); err != nil {
 			l.mu.Unlock()
 			return nil, 0, 0, err
@@ -267,13 +273,24 @@ func (l *Log) syncLaterLocked() {
 	})
 }
 
-// makeRoomLocked goes on in a file that has room for n bytes.
+// makeRoomLocked has the next file prepared if there is room for n bytes in this
+// one, or else goes on in one that has room. It may return early: there is room
+// when the limit says so.
 func (l *Log) makeRoomLocked(n int64) error {
 	if l.mu.closed {
 		return ErrClosed
 	}
 	if err := l.o.Dir.Err(); err != nil {
 		return err
+	}
+	if f := l.mu.span.File; f != nil && l.mu.span.End+n <= f.Bytes-trailer {
+		l.mu.limit = f.Bytes - trailer
+		l.prepareLocked()
+		return nil
+	}
+	if l.mu.making {
+		l.mu.made.Wait()
+		return nil
 	}
 	f, need := l.mu.ready, maxStart+n+trailer
 	if f != nil && f.Bytes >= need {
@@ -285,11 +302,7 @@ func (l *Log) makeRoomLocked(n int64) error {
 		}
 	}
 	l.endLocked()
-	if err := l.startLocked(f); err != nil {
-		return err
-	}
-	l.prepareLocked()
-	return nil
+	return l.startLocked(f)
 }
 
 // startLocked goes on in a file. If it fails the file may count as started, so
@@ -310,8 +323,12 @@ func (l *Log) startLocked(f *File) error {
 // useLocked appends to f from now on, behind its start frame.
 func (l *Log) useLocked(f *File, begin int64) {
 	l.mu.span = Span{File: f, Begin: begin, End: begin, First: l.mu.seq + 1, Last: l.mu.seq}
-	l.mu.limit, l.mu.synced = f.Bytes-trailer, 0
+	l.mu.limit, l.mu.synced = f.eighth(), 0
 }
+
+// eighth returns where the next file is prepared: an idle log takes no space for
+// one, and a busy one rarely has to wait.
+func (f *File) eighth() int64 { return (f.Bytes - trailer) / 8 }
 
 // endLocked ends the file that is appended to, if there is one.
 func (l *Log) endLocked() {
@@ -335,7 +352,7 @@ func (l *Log) endLocked() {
 func (l *Log) nextSizeLocked() int64 {
 	size := l.o.MinBytes
 	if f := l.mu.span.File; f != nil {
-		size = 4 * f.Bytes
+		size = growth * f.Bytes
 	}
 	return min(max(size, l.o.MinBytes), l.o.MaxBytes)
 }
@@ -395,23 +412,42 @@ func (l *Log) prepareLocked() {
 	if l.mu.asked || l.mu.ready != nil || l.mu.closed {
 		return
 	}
+	l.mu.asked = l.o.Sched.Go(func(context.Context) { l.prepare() })
+}
+
+// wantsNextLocked reports whether an eighth of the file that is appended to is
+// full.
+func (l *Log) wantsNextLocked() bool {
+	f := l.mu.span.File
+	return f != nil && l.mu.limit > f.eighth()
+}
+
+// prepare makes the next file. An append that needs it waits for it.
+func (l *Log) prepare() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer func() { l.mu.asked = false }()
+	// An append that came first has made the file itself.
+	if l.mu.closed || l.mu.ready != nil || !l.wantsNextLocked() {
+		return
+	}
 	size, turns := l.nextSizeLocked(), l.mu.turns
-	l.mu.asked = l.o.Sched.Go(func(context.Context) {
-		f, err := l.create(size)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.mu.asked = false
-		switch {
-		case err != nil:
-			// The append that needs the file will try again, and tell.
-			l.o.Logger.Warn("kvstore: cannot make the next log file", "error", err)
-		case l.mu.closed || l.mu.ready != nil || l.mu.turns != turns:
-			// After a Turn the manifest may not name it any more.
-			l.discard(f)
-		default:
-			l.mu.ready = f
-		}
-	})
+	l.mu.making = true
+	l.mu.Unlock()
+	f, err := l.create(size)
+	l.mu.Lock()
+	l.mu.making = false
+	l.mu.made.Broadcast()
+	switch {
+	case err != nil:
+		// The append that needs the file will try again, and tell.
+		l.o.Logger.Warn("kvstore: cannot make the next log file", "error", err)
+	case l.mu.closed || l.mu.ready != nil || l.mu.turns != turns:
+		// After a Turn the manifest may not name it any more.
+		l.discard(f)
+	default:
+		l.mu.ready = f
+	}
 }
 
 // Freeze calls fn with what the file that is appended to holds, and with the

@@ -361,7 +361,7 @@ func TestTurnDuringPrepare(t *testing.T) {
 	})
 	w, err := openLog(fs, options{})
 	must(t, err)
-	_, err = w.append([]frame{{1, 40, true}})
+	_, err = w.append([]frame{{1, minBytes / 2, true}})
 	must(t, err)
 	armed = true
 	w.step()
