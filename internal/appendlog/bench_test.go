@@ -1,11 +1,14 @@
 package appendlog_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -96,42 +99,92 @@ func BenchmarkRollback(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen measures opening a store of a million keys, with the checkpoint
-// of the index that Close wrote and without it.
-func BenchmarkOpen(b *testing.B) {
-	const keys = 1_000_000
-	dir := b.TempDir()
+// killedVariable is set in the process that BenchmarkOpen has killed: the
+// directory of the store.
+const killedVariable = "KVSTORE_BENCH_KILLED"
+
+// loadForOpen makes the store of a million keys that BenchmarkOpen opens.
+func loadForOpen(b *testing.B, dir string) *kvstore.Store {
+	b.Helper()
 	s, err := kvstore.Open(dir, kvstore.Options{Engine: kvstore.AppendLog{}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	key, value := make([]byte, 16), make([]byte, 100)
-	for i := range keys {
+	for i := range 1_000_000 {
 		binary.BigEndian.PutUint64(key, uint64(i)*0x9e3779b97f4a7c15)
 		if err := s.Set(key, value); err != nil {
 			b.Fatal(err)
 		}
 	}
-	if err := s.Close(); err != nil {
-		b.Fatal(err)
+	return s
+}
+
+// loadAndDie loads a store in a process that is killed after the last write.
+func loadAndDie(b *testing.B) (dir string) {
+	b.Helper()
+	dir = filepath.Join(b.TempDir(), "killed")
+	child := exec.Command(os.Args[0], "-test.run", "^$", "-test.bench", "^BenchmarkOpen$")
+	child.Env = append(os.Environ(), killedVariable+"="+dir)
+	if out, err := child.CombinedOutput(); err == nil || bytes.Contains(out, []byte("FAIL")) {
+		b.Fatalf("the process was not killed: %v\n%s", err, out)
 	}
-	open := func(b *testing.B) {
+	return dir
+}
+
+// BenchmarkOpen measures opening a store of a million keys: as a kill after the
+// last write leaves it, with the checkpoint of the index that Close wrote, and
+// without.
+func BenchmarkOpen(b *testing.B) {
+	if dir := os.Getenv(killedVariable); dir != "" {
+		loadForOpen(b, dir)
+		self, err := os.FindProcess(os.Getpid())
+		if err != nil || self.Kill() != nil {
+			b.Fatal("cannot kill the process")
+		}
+		select {}
+	}
+	open := func(b *testing.B, dir string) {
+		b.Helper()
+		s, err := kvstore.Open(dir, kvstore.Options{Engine: kvstore.AppendLog{}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.Run("killed", func(b *testing.B) {
+		killed := loadAndDie(b)
+		dir := filepath.Join(b.TempDir(), "store")
 		for b.Loop() {
-			s, err := kvstore.Open(dir, kvstore.Options{Engine: kvstore.AppendLog{}})
-			if err != nil {
-				b.Fatal(err)
-			}
 			b.StopTimer()
-			if err := s.Close(); err != nil {
+			// Opening changes it.
+			if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(killed))); err != nil {
 				b.Fatal(err)
 			}
 			b.StartTimer()
+			open(b, dir)
 		}
+	})
+	dir := b.TempDir()
+	if err := loadForOpen(b, dir).Close(); err != nil {
+		b.Fatal(err)
 	}
-	b.Run("checkpoint", open)
+	b.Run("checkpoint", func(b *testing.B) {
+		for b.Loop() {
+			open(b, dir)
+		}
+	})
 	checkpoints, err := filepath.Glob(dir + "/*.idx")
 	if err != nil || len(checkpoints) != 1 || os.Remove(checkpoints[0]) != nil {
 		b.Fatal("there is no checkpoint to remove")
 	}
-	b.Run("without", open)
+	b.Run("without", func(b *testing.B) {
+		for b.Loop() {
+			open(b, dir)
+		}
+	})
 }

@@ -77,6 +77,8 @@
 // newer than the checkpoint, or everything if there is none that fits, is read
 // from hints, where there are none from the segments themselves, and from the
 // log. Checkpoints and hints are caches: without them opening takes longer.
+// Several goroutines each read a segment at a time and lock a shard to put some
+// records into its index, in any order, as sequence numbers decide.
 //
 // # Scans
 //

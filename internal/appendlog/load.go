@@ -2,9 +2,12 @@ package appendlog
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nikosgavalas/kvstore/internal/hashindex"
 	"github.com/nikosgavalas/kvstore/internal/logfile"
@@ -15,21 +18,34 @@ import (
 // maxLoaders bounds the goroutines that build an index.
 const maxLoaders = 4
 
-// loader builds an index from segments, in any order: of the records of a key
-// the one with the highest sequence number counts. Several goroutines share the
-// work by shards.
+// loading builds an index from segments, in any order: of the records of a key
+// the one with the highest sequence number counts. Its goroutines each take a
+// segment at a time.
+type loading struct {
+	e     *appendLog
+	index *hashindex.Index
+	// locks are for the tables of the index, which may be another than that in
+	// use.
+	locks []paddedMutex
+	next  atomic.Int64 // the part to load next
+}
+
+type paddedMutex struct {
+	sync.Mutex
+	_ [56]byte // mutexes do not share a cache line
+}
+
+// loader is one of the goroutines that build an index.
 type loader struct {
-	e      *appendLog
-	index  *hashindex.Index
-	loader int // of so many
-	of     int
+	*loading
+	// groups are, for each shard, records that wait until there are more: the
+	// index buckets of all are touched, so that their cache misses overlap, and
+	// the lock is taken once.
+	groups [][]found
 	// buried are the addresses of tombstones that are in the index for as long
 	// as there may be older records of their keys.
-	buried []grave
-	buf    []byte
-	// group is records that wait until there are more: the index buckets of all
-	// are touched, so that their cache misses overlap.
-	group   []found
+	buried  []grave
+	buf     []byte
 	touched uint64 // keeps the loads
 }
 
@@ -52,13 +68,19 @@ type part struct {
 	end     int64
 	hint    manifest.File
 	checked bool // the frames were checked already
+	hints   *hint
 }
 
-// load adds the records of all parts to an index: a new one, of the size that
-// the hints suggest, if ix is nil.
+// load adds the records of all parts to an index: if ix is nil to a new one, of
+// the size that the hints and the log suggest, so that it need not grow.
 func (e *appendLog) load(ix *hashindex.Index, folder manifest.Folder, parts []part) (*hashindex.Index, error) {
-	hints, keys := make([]*hint, len(parts)), int64(0)
-	for i, p := range parts {
+	parts = slices.Clone(parts) // the caller needs the order
+	var keys int64
+	for i := range parts {
+		p := &parts[i]
+		if p.checked && ix == nil {
+			keys += e.guessKeys(p.span)
+		}
 		if p.hint.N == 0 {
 			continue
 		}
@@ -68,7 +90,7 @@ func (e *appendLog) load(ix *hashindex.Index, folder manifest.Folder, parts []pa
 			continue
 		}
 		defer h.Close()
-		hints[i] = h
+		p.hints = h
 		keys += h.count
 	}
 	if ix == nil {
@@ -77,43 +99,85 @@ func (e *appendLog) load(ix *hashindex.Index, folder manifest.Folder, parts []pa
 			return nil, err
 		}
 	}
-	n := min(maxLoaders, runtime.GOMAXPROCS(0), len(e.shards))
-	errs := make([]error, n)
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			ld := &loader{e: e, index: ix, loader: i, of: n}
-			for j, p := range parts {
-				if errs[i] == nil {
-					errs[i] = ld.part(p, hints[j])
-				}
-			}
-			if errs[i] == nil {
-				errs[i] = ld.bury()
-			}
-		})
+	// The largest come first, so that the loaders end at about the same time.
+	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(b.end, a.end) })
+	l := &loading{e: e, index: ix, locks: make([]paddedMutex, len(e.shards))}
+	loaders := make([]*loader, min(maxLoaders, runtime.GOMAXPROCS(0), len(parts)))
+	for i := range loaders {
+		loaders[i] = &loader{loading: l, groups: make([][]found, len(e.shards))}
 	}
-	wg.Wait()
-	return ix, errors.Join(errs...)
+	err := each(loaders, func(ld *loader) error { return ld.parts(parts) })
+	if err == nil {
+		err = each(loaders, (*loader).bury)
+	}
+	return ix, err
 }
 
-func (ld *loader) part(p part, h *hint) error {
-	if h != nil {
+// firstRecords is how many records of a part of the log guessKeys looks at.
+const firstRecords = 1 << 13
+
+// guessKeys guesses how many keys a part of the log has that was recovered: one a
+// record, unless the first records show that keys are written again and again.
+// Then the index grows when it must, so that it does not stay too large.
+func (e *appendLog) guessKeys(span logfile.Span) int64 {
+	var hashes []uint64
+	for scan := span.Scan(); len(hashes) < firstRecords && scan.Next(); {
+		if entry, _, err := record.DecodeEntry(scan.Frame.Payload); err == nil {
+			hashes = append(hashes, e.hash(entry.Key))
+		}
+	}
+	n := len(hashes)
+	slices.Sort(hashes)
+	if again := n - len(slices.Compact(hashes)); again > n/64 {
+		return 0
+	}
+	return int64(span.Frames)
+}
+
+// each calls fn with all loaders at once.
+func each(loaders []*loader, fn func(*loader) error) error {
+	errs := make([]error, len(loaders))
+	var wg sync.WaitGroup
+	for i, ld := range loaders {
+		wg.Go(func() { errs[i] = fn(ld) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// parts loads parts until none is left.
+func (ld *loader) parts(parts []part) error {
+	for {
+		i := int(ld.next.Add(1)) - 1
+		if i >= len(parts) {
+			break
+		}
+		if err := ld.part(parts[i]); err != nil {
+			return err
+		}
+	}
+	for i := range ld.groups {
+		if err := ld.flush(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (ld *loader) part(p part) error {
+	if p.hints != nil {
 		left := p.end - p.begin // what the hints leave out
-		for h := h.iterate(); h.next(); {
+		for h := p.hints.iterate(); h.next(); {
 			if err := ld.add(p.segment, h.key, h.off, h.seq, h.size, h.tombstone); err != nil {
 				return err
 			}
 			left -= h.size
 		}
-		if ld.loader == 0 {
-			p.dead.Add(left)
-		}
-		return ld.flush()
+		p.dead.Add(left)
+		return nil
 	}
-	// One of the loaders checks the checksums.
 	scan := p.Scan(0, p.end)
-	if p.checked || ld.loader > 0 {
+	if p.checked {
 		scan = logfile.Span{File: p.File, End: p.end}.Scan()
 	}
 	for scan.Next() {
@@ -124,41 +188,41 @@ func (ld *loader) part(p part, h *hint) error {
 		if err != nil {
 			return p.Corrupt(scan.Off, err.Error())
 		}
-		err = ld.add(p.segment, entry.Key, scan.Off, scan.Frame.Seq, scan.Size, entry.Kind == record.Tombstone)
-		if err == nil && p.Data() == nil {
-			err = ld.flush() // the key dies with the scanner's next
-		}
-		if err != nil {
+		if err := ld.add(p.segment, entry.Key, scan.Off, scan.Frame.Seq, scan.Size, entry.Kind == record.Tombstone); err != nil {
 			return err
 		}
 	}
-	return errors.Join(scan.Err, ld.flush())
+	return scan.Err
 }
 
-// add takes a record in, if it is for this loader. The key must be valid until
-// the next flush.
+// groupOf is how many records of a shard are put into the index at once.
+const groupOf = 16
+
+// add takes a record in. The key must stay valid if the segment is mapped.
 func (ld *loader) add(seg *segment, key []byte, off int64, seq uint64, size int64, tombstone bool) error {
 	h := ld.e.hash(key)
 	i := int(h >> ld.e.shift)
-	if i%ld.of != ld.loader {
+	ld.groups[i] = append(ld.groups[i], found{seg, h, key, off, size, seq, tombstone})
+	if len(ld.groups[i]) < groupOf && seg.Data() != nil {
 		return nil
 	}
-	ld.touched += ld.index.Table(i).Touch(h)
-	ld.group = append(ld.group, found{seg, h, key, off, size, seq, tombstone})
-	if len(ld.group) < group {
-		return nil
-	}
-	return ld.flush()
+	return ld.flush(i)
 }
 
-// flush puts the group into the index.
-func (ld *loader) flush() error {
-	for i := range ld.group {
-		if err := ld.put(&ld.group[i]); err != nil {
+// flush puts the records of a shard into the index.
+func (ld *loader) flush(i int) error {
+	ld.locks[i].Lock()
+	defer ld.locks[i].Unlock()
+	t, group := ld.index.Table(i), ld.groups[i]
+	for j := range group {
+		ld.touched += t.Touch(group[j].hash)
+	}
+	for j := range group {
+		if err := ld.put(&group[j]); err != nil {
 			return err
 		}
 	}
-	ld.group = ld.group[:0]
+	ld.groups[i] = group[:0]
 	return nil
 }
 
@@ -196,15 +260,15 @@ func (ld *loader) put(f *found) error {
 	return t.Insert(f.hash, addr)
 }
 
-// bury removes the tombstones.
+// bury removes the tombstones. All records are in the index.
 func (ld *loader) bury() error {
 	for _, g := range ld.buried {
-		for c := ld.index.Table(int(g.hash >> ld.e.shift)).Seek(g.hash); c.Next(); {
-			if c.Address() == g.addr {
-				c.Remove()
-				break
-			}
+		i := int(g.hash >> ld.e.shift)
+		ld.locks[i].Lock()
+		if c, ok := seekAddress(ld.index.Table(i), g.hash, g.addr); ok {
+			c.Remove()
 		}
+		ld.locks[i].Unlock()
 	}
 	return nil
 }

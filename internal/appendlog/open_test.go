@@ -240,3 +240,27 @@ func TestMultiGet(t *testing.T) {
 		}
 	}
 }
+
+// TestGuessKeys has the index sized by the log that a crash left, unless that
+// has few keys.
+func TestGuessKeys(t *testing.T) {
+	const records = 4000
+	for _, c := range []struct{ keys, want int64 }{{records, records}, {records / 2, 0}, {3, 0}} {
+		w := newWorld(t, Driver{Shards: 1, MinBytes: 1 << 20})
+		for i := range int64(records) {
+			w.set(t, fmt.Sprint("key ", i%c.keys), "")
+		}
+		w.crash(t, vfs.Kill, 0)
+		spans := w.e.resuming.r.Spans
+		if len(spans) != 1 || spans[0].Frames != records {
+			t.Fatalf("recovery found %+v", spans)
+		}
+		if n := w.e.guessKeys(spans[0]); n != c.want {
+			t.Errorf("%d records of %d keys: the guess is %d, want %d", records, c.keys, n, c.want)
+		}
+		if n := w.e.index.Table(0).Buckets(); int64(n) > c.keys/4+8 {
+			t.Errorf("the index has %d buckets for %d keys", n, c.keys)
+		}
+		must(t, w.close())
+	}
+}
