@@ -12,6 +12,7 @@ import (
 func TestDependencies(t *testing.T) {
 	allowed := []string{
 		"github.com/nikosgavalas/kvstore",
+		"github.com/klauspost/compress",
 		"golang.org/x/sys/",
 	}
 	for _, goos := range []string{"linux", "windows", "darwin"} {
