@@ -26,10 +26,11 @@
 // An operation is acknowledged when its call returned nil. What a crash leaves
 // depends on the engine.
 //
-// With AppendLog all that was acknowledged survives the death of the process.
-// A power cut leaves the operations up to some point, in their order: that is
-// not before the newest of the last completed snapshot, the last Sync and the
-// last clean Close. AppendLog.Sync moves it further.
+// With AppendLog and LSMTree all that was acknowledged survives the death of the
+// process. A power cut leaves the operations up to some point, in their order:
+// that is not before the newest of the last completed snapshot, the last Sync and
+// the last clean Close. The field Sync of both moves it further. With
+// LSMTree.NoLog the death of the process is as a power cut.
 //
 // With MemOnly a crash of the process or the machine goes back to the newest of
 // those three. It never leaves a part of a later one.

@@ -10,7 +10,9 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/appendlog"
 	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/logfile"
+	"github.com/nikosgavalas/kvstore/internal/lsmtree"
 	"github.com/nikosgavalas/kvstore/internal/memonly"
+	"github.com/nikosgavalas/kvstore/internal/run"
 )
 
 // Limits, in bytes. Keys have at least one byte.
@@ -60,8 +62,8 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Engine is one of the engines of this package, with its settings: AppendLog or
-// MemOnly.
+// Engine is one of the engines of this package, with its settings: AppendLog,
+// LSMTree or MemOnly.
 type Engine interface {
 	// String returns the name, in lower case, as ParseEngine takes it.
 	String() string
@@ -115,6 +117,66 @@ func (a AppendLog) Driver() engine.Driver {
 	return d
 }
 
+// LSMTree is the engine after the log-structured merge tree, with tiers of runs
+// of like size: writes go to a log and to a table in memory, which becomes a
+// sorted file, a run, when it is full; runs are merged in the background. It
+// keeps no keys in memory, but some two bytes for each, so it is for states that
+// do not fit, and it is the engine for scans: they are ordered without sorting,
+// and see the state as of their start. A write that returned survives the death
+// of the process.
+type LSMTree struct {
+	// MemtableBytes is the size at which the table in memory becomes a run; 0
+	// stands for a quarter of Options.MemoryBytes. There may be two of them. It
+	// is at least 4 KiB and at most 1 GiB; what is larger or smaller is brought
+	// there.
+	MemtableBytes int64
+	// MaxRunsPerLevel is the number of runs of like size from which on they are
+	// merged, at least 2; 0 stands for 4. With more, writing is cheaper and
+	// reading dearer.
+	MaxRunsPerLevel int
+	// DensityFactor is the number of records for each fence pointer, of which a
+	// read may have to look at as many; 0 stands for as many as there are in 4
+	// KiB.
+	DensityFactor int
+	// FilterBits is the size of the filters that keep reads from runs without
+	// the key, in bits for each key; 0 stands for 10, and less than 0 is none.
+	FilterBits float64
+	// Compression is how runs are compressed; the zero value is not at all.
+	Compression Compression
+	// Sync says which writes survive a power cut; nil stands for SyncNone.
+	Sync Sync
+	// NoLog does without a log, so that writing costs less. What survives the
+	// death of the process then is the last snapshot, Sync or Close, and some of
+	// the writes that came next, in the order in which they were made.
+	NoLog bool
+}
+
+// String returns "lsmtree".
+func (LSMTree) String() string { return lsmtree.Driver{}.Name() }
+
+// Driver returns the implementation.
+func (l LSMTree) Driver() engine.Driver {
+	d := lsmtree.Driver{
+		MemtableBytes: l.MemtableBytes, MaxRuns: l.MaxRunsPerLevel, Density: l.DensityFactor,
+		FilterBits: l.FilterBits, Compression: run.Compression(l.Compression), NoLog: l.NoLog,
+	}
+	if l.Sync != nil {
+		d.Mode, d.Interval = l.Sync.mode()
+	}
+	return d
+}
+
+// Compression is a way to make blocks of records smaller.
+type Compression uint8
+
+// The ways to compress. S2 costs little time; Zstd makes smaller and takes
+// longer. Small values that are alike gain, random ones do not.
+const (
+	NoCompression = Compression(run.None)
+	S2            = Compression(run.S2)
+	Zstd          = Compression(run.Zstd)
+)
+
 // Sync says when an engine with a log makes writes durable: SyncNone,
 // SyncAlways or a SyncInterval. Whatever it is, a write that returned survives
 // the death of the process, and what survives a power cut is a prefix of the
@@ -145,7 +207,7 @@ func (d SyncInterval) mode() (logfile.Mode, time.Duration) {
 
 // Engines returns all engines with their default settings, the default for new
 // directories first.
-func Engines() []Engine { return []Engine{AppendLog{}, MemOnly{}} }
+func Engines() []Engine { return []Engine{AppendLog{}, LSMTree{}, MemOnly{}} }
 
 // ParseEngine returns the engine of that name with default settings. Case does
 // not matter.

@@ -371,7 +371,7 @@ func (s *Store) Sync() error { return explain(s.eng.Sync()) }
 // Stats describes the store at one moment.
 type Stats struct {
 	Engine      string `json:"engine"`
-	Keys        uint64 `json:"keys"`         // that have a value
+	Keys        uint64 `json:"keys"`         // that have a value; LSMTree estimates it
 	MemoryBytes int64  `json:"memory_bytes"` // in use for keys, values and indexes, estimated
 	BudgetBytes int64  `json:"budget_bytes"` // Options.MemoryBytes
 	DiskBytes   int64  `json:"disk_bytes"`   // of all data files
@@ -381,6 +381,49 @@ type Stats struct {
 	Issued      uint64 `json:"issued"`       // sequence number of the last write
 	Applied     uint64 `json:"applied"`      // sequence number up to which writes are visible
 	Durable     uint64 `json:"durable"`      // sequence number up to which writes survive a power cut
+
+	Tree *TreeStats `json:"tree,omitempty"` // of an LSMTree
+}
+
+// TreeStats is what an LSMTree tells about itself. What it counts begins when
+// the store was opened.
+type TreeStats struct {
+	Levels       []LevelStats `json:"levels"`        // the newest first
+	Debt         int          `json:"debt"`          // runs by which merging is behind; writers are slowed down if it is not 0
+	FlushedBytes int64        `json:"flushed_bytes"` // of runs written from memory
+	MergedBytes  int64        `json:"merged_bytes"`  // of runs written from other runs
+	// WriteAmplification is how many bytes of runs were written for each one
+	// that came from memory.
+	WriteAmplification float64 `json:"write_amplification"`
+	// FilterHitRate is the part of the runs without the key that a filter kept
+	// reads from, and FilterAsked how often one was asked.
+	FilterHitRate float64 `json:"filter_hit_rate"`
+	FilterAsked   uint64  `json:"filter_asked"`
+}
+
+// LevelStats is about the runs of one level.
+type LevelStats struct {
+	Level   int    `json:"level"`
+	Runs    int    `json:"runs"`
+	Records uint64 `json:"records"` // with those of a key that newer ones hide
+	Bytes   int64  `json:"bytes"`
+}
+
+func treeStats(t *engine.Tree) *TreeStats {
+	if t == nil {
+		return nil
+	}
+	st := &TreeStats{Debt: t.Debt, FlushedBytes: t.Flushed, MergedBytes: t.Merged, FilterAsked: t.Asked}
+	for _, l := range t.Levels {
+		st.Levels = append(st.Levels, LevelStats(l))
+	}
+	if t.Flushed > 0 {
+		st.WriteAmplification = float64(t.Flushed+t.Merged) / float64(t.Flushed)
+	}
+	if absent := t.Asked - t.Found; absent > 0 {
+		st.FilterHitRate = float64(t.Asked-t.Passed) / float64(absent)
+	}
+	return st
 }
 
 // Stats returns figures about the store. They are not all of the same instant.
@@ -396,6 +439,7 @@ func (s *Store) Stats() Stats {
 		DiskBytes: total + st.Growing, PinnedBytes: pinned,
 		Snapshots: len(m.Snapshots), Waiting: waiting,
 		Issued: seq.Issued, Applied: seq.Applied, Durable: seq.Durable,
+		Tree: treeStats(st.Tree),
 	}
 }
 

@@ -290,17 +290,29 @@ func (sh *shell) snapshots(ctx context.Context, _ [][]byte) error {
 // stats prints the fields of the statistics under their names, whatever they
 // are, so that the library's documentation is theirs too.
 func (sh *shell) stats(context.Context, [][]byte) error {
-	stats := reflect.ValueOf(sh.store.Stats())
 	tw := tabwriter.NewWriter(sh.out, 0, 0, 2, ' ', 0)
-	for i := range stats.NumField() {
-		name, value := stats.Type().Field(i).Name, stats.Field(i)
-		if strings.HasSuffix(name, "Bytes") {
-			fmt.Fprintf(tw, "%s\t%d\t%s\n", name, value.Int(), humanize.IBytes(uint64(value.Int())))
-		} else {
-			fmt.Fprintf(tw, "%s\t%v\n", name, value)
+	printFields(tw, "", reflect.ValueOf(sh.store.Stats()))
+	return tw.Flush()
+}
+
+// printFields prints a struct, a field a line, and the structs in it likewise.
+func printFields(w io.Writer, prefix string, s reflect.Value) {
+	for i := range s.NumField() {
+		name, value := prefix+s.Type().Field(i).Name, s.Field(i)
+		switch {
+		case value.Kind() == reflect.Pointer && value.IsNil():
+		case value.Kind() == reflect.Pointer:
+			printFields(w, name+".", value.Elem())
+		case value.Kind() == reflect.Slice:
+			for j := range value.Len() {
+				fmt.Fprintf(w, "%s[%d]\t%+v\n", name, j, value.Index(j))
+			}
+		case strings.HasSuffix(name, "Bytes"):
+			fmt.Fprintf(w, "%s\t%d\t%s\n", name, value.Int(), humanize.IBytes(uint64(value.Int())))
+		default:
+			fmt.Fprintf(w, "%s\t%v\n", name, value)
 		}
 	}
-	return tw.Flush()
 }
 
 func (sh *shell) help(context.Context, [][]byte) error {

@@ -59,6 +59,7 @@ type Class int
 // The classes.
 const (
 	Cuts   Class = iota // those before the newest cut in the manifest
+	Prefix              // those, and some that came next
 	Log                 // all of them
 	Synced              // all of them, and they survive a power cut too
 )
@@ -176,9 +177,33 @@ const (
 // dst and returns the result. old must not be kept or changed.
 type UpdateFunc func(dst, old []byte, found bool) ([]byte, Op)
 
+// Tree tells about an engine that is a log-structured merge tree.
+type Tree struct {
+	Levels []Level
+	// Debt is the number of runs by which merging is behind: writers are slowed
+	// down if it is not 0.
+	Debt int
+	// Flushed and Merged are the bytes of runs written since the store was
+	// opened: of what was in memory, and of other runs.
+	Flushed, Merged int64
+	// Asked is how often a filter was asked for a key since then, Passed how
+	// often it let it pass, and Found how often the key was there.
+	Asked, Passed, Found uint64
+}
+
+// Level is runs of like size. The first level has the newest.
+type Level struct {
+	Level   int
+	Runs    int
+	Records uint64
+	Bytes   int64
+}
+
 // Stats is what an engine tells about itself.
 type Stats struct {
-	Keys    uint64 // that have a value; an estimate where counting is dear
-	Memory  int64  // bytes of anonymous memory
-	Growing int64  // bytes on disk of files that the manifest has no size of
+	Keys      uint64 // that have a value
+	Estimated bool   // Keys is not exact, as counting is dear
+	Memory    int64  // bytes of anonymous memory
+	Growing   int64  // bytes on disk of files that the manifest has no size of
+	Tree      *Tree  // nil for an engine that is none
 }

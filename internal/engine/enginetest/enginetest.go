@@ -16,9 +16,9 @@
 //
 // A model, a plain map for each point of the history, says what a crash may
 // leave: for an engine of class Cuts one of the cuts from the newest that is
-// installed on; for the other classes a prefix of the operations, which after a
-// kill holds all that were acknowledged, and after a power cut at least those up
-// to the last durable one. The snapshots that are listed are those that were
+// installed on; for the other classes a prefix of the operations, at least up to
+// the last durable one, and after a kill all that were acknowledged, but for class
+// Prefix. The snapshots that are listed are those that were
 // listed before or after the operation that was interrupted, and each can be
 // restored to what it was.
 package enginetest

@@ -145,6 +145,8 @@ func (h *history) outcome() outcome {
 	switch h.class {
 	case engine.Log, engine.Synced:
 		o.kill, o.power = []content{h.live()}, h.states
+	case engine.Prefix:
+		o.kill, o.power = h.states, h.states
 	case engine.Cuts:
 		// Cuts are installed by calls of their own, so between calls there is
 		// just one.

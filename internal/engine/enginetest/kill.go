@@ -106,8 +106,8 @@ func killOnce(e kvstore.Engine, dir string, after time.Duration) (promised uint6
 }
 
 // child writes until it is killed, or fails. It says which operations it was promised:
-// for class Cuts those in each completed snapshot, else each one when it
-// returned.
+// for the classes Cuts and Prefix those in each completed snapshot, else each one
+// when it returned.
 func child(e kvstore.Engine, dir string) error {
 	s, err := kvstore.Open(dir, kvstore.Options{Engine: e})
 	if err != nil {
@@ -136,7 +136,7 @@ func child(e kvstore.Engine, dir string) error {
 		if err := s.Apply(&b); err != nil {
 			return err
 		}
-		if e.Driver().Class() != engine.Cuts {
+		if c := e.Driver().Class(); c == engine.Log || c == engine.Synced {
 			say(n)
 		}
 		if n%100 == 0 {

@@ -1,0 +1,84 @@
+// Package lsmtree is the engine after the log-structured merge tree (O'Neil,
+// Cheng, Gawlick and O'Neil, Acta Informatica 33, 1996), with tiers of runs of
+// like size, as Cassandra and RocksDB (universal compaction) have them: writes
+// go to a table in memory, which becomes a sorted run on disk when it is full,
+// and runs are merged to larger ones.
+//
+//	        Set, Delete, Apply                      Get, Scan
+//	          |          |                             |
+//	          v          v                             v
+//	+-------------+  +-------------+          +------------------+
+//	| log         |  | memtable    |<---------| newest to oldest |
+//	| (logfile)   |  +-------------+          +------------------+
+//	+-------------+        | full               |       |
+//	                       v                    |       |
+//	                 frozen memtables <---------+       |
+//	                       | flush                      |
+//	                       v                            |
+//	level 0          run run run  <---------------------+
+//	                       | merge                      |
+//	level 1                v  run run <-----------------+
+//	level 2                       v   run <-------------+
+//
+// # Operations
+//
+// The hash of a key chooses its shard, whose lock is held for the whole of an
+// operation; a batch holds those of all its shards, taken in ascending order.
+// A write is appended to the log and then put into the memtable, a tombstone
+// for a Delete; neither looks at the runs. A Get asks the memtable, those that
+// are frozen, and the runs, the newest first, and ends at the first that knows
+// the key. A run is asked only if its filter does not exclude the key.
+//
+// # Memtables
+//
+// A memtable is a hash table (package hashindex) of records in memory outside
+// of the Go heap. A write overwrites its key's record in place if it has room,
+// so only distinct keys take space and reach a run. Where somebody reads the
+// past, a scan, the old version is kept: a record that is not newer than the
+// newest open scan is not overwritten, but gets a successor that leads to it.
+//
+// Nothing is sorted before somebody needs an order: a flush, or a scan, which
+// sorts the keys that came since the last one did.
+//
+// A memtable is frozen when it is full, and when the log since it began has
+// grown to logLimit, so that a small hot set does not make recovery long. It
+// holds the operations of a range of sequence numbers; each shard moves to its
+// successor at its next operation. Flushing writes the newest version of
+// each key to a run, in the background. Writers are slowed down while the next
+// memtable fills meanwhile, and wait when it has twice its size.
+//
+// # Runs and merges
+//
+// The runs are ordered by age: each holds the operations of a range of sequence
+// numbers. When a level has MaxRuns runs, they are merged to one of the next
+// level; if that makes the next level full, its runs join in. A merge keeps the
+// newest record of each key, and drops a tombstone if no run that is older than
+// its inputs can hold the key.
+//
+// Merging takes at most half of the time of one processor, unless there are
+// more runs than merging is supposed to leave; then writers are slowed down.
+//
+// # Cuts
+//
+// A cut of a memtable that is filled to 1/8, or that has a long log, freezes it,
+// and its state is runs. Otherwise the state is the runs, and the parts of the
+// log behind them up to the cut.
+//
+// # State
+//
+// State.Files are runs, the newest first; sealed parts of the log, with a size,
+// the oldest first; and the growing files of the log (package logfile).
+// State.Private is uvarints: the version (0), the sequence number up to which
+// all is in runs, and for each run its level. What the log holds up to that
+// number is ignored.
+//
+// # Opening
+//
+// Opening reads the fence pointers and filters of the runs, and the part of the
+// log that is not in runs, into a memtable.
+//
+// # Memory
+//
+// Memtables, fence pointers and filters take memory outside of the Go heap. Runs
+// are mapped files: a cache that the system takes back when it needs to.
+package lsmtree
