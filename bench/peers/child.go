@@ -32,6 +32,8 @@ const (
 	// taskMixed and taskUpdates open an empty store, load it and run.
 	taskMixed   task = "mixed"
 	taskUpdates task = "rmw"
+	// taskLatency does so too, and runs at shares of its maximum.
+	taskLatency task = "latency"
 	// taskLoad opens an empty store, loads it and closes it, and taskCrash
 	// the same, but it kills itself instead of closing.
 	taskLoad  task = "load"
@@ -53,7 +55,8 @@ type parameters struct {
 	Keys      int `json:"keys"`
 	KeySize   int `json:"key_size"`
 	ValueSize int `json:"value_size"`
-	// Ops, Reads and Distribution are those of mixed and rmw.
+	// Ops, Reads and Distribution are those of mixed and rmw; in latency Ops
+	// is how many operations are drawn, to be done again and again.
 	Ops          int     `json:"ops,omitempty"`
 	Reads        float64 `json:"reads"`
 	Distribution string  `json:"distribution,omitempty"`
@@ -61,6 +64,9 @@ type parameters struct {
 	Seed         uint64  `json:"seed"`
 	// Settle is the pause between loading and running.
 	Settle time.Duration `json:"settle,omitempty"`
+	// Seconds and SnapshotEvery are those of latency.
+	Seconds       float64       `json:"seconds,omitempty"`
+	SnapshotEvery time.Duration `json:"snapshot_every,omitempty"`
 	settings
 }
 
@@ -72,6 +78,10 @@ type measurement struct {
 	Seconds     float64       `json:"seconds,omitempty"`
 	Latency     bench.Latency `json:"latency_ns,omitzero"`
 	AllocsPerOp float64       `json:"allocs_per_op,omitempty"`
+
+	// Maximum is in operations a second, and Loads are runs at shares of it.
+	Maximum float64           `json:"maximum,omitempty"`
+	Loads   []loadMeasurement `json:"loads,omitempty"`
 
 	// OpenSeconds is the time to open the store, FirstGetSeconds that of the
 	// first Get after it, and Lost the number of keys without a value.
@@ -125,6 +135,8 @@ func (c childSpec) run(report func(measurement) error) error {
 	switch c.Task {
 	case taskMixed, taskUpdates:
 		m, err = c.runOps(k)
+	case taskLatency:
+		m, err = c.runLatency(k)
 	case taskLoad:
 		m, err = c.runLoad(k)
 	case taskCrash:

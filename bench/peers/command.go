@@ -25,6 +25,7 @@ const (
 	workSeedTable = bench.SeedTableName
 	workMixed     = "mixed"
 	workRMW       = "rmw"
+	workLatency   = "latency"
 	workRecovery  = "recovery"
 )
 
@@ -32,19 +33,22 @@ var works = []struct{ name, about string }{
 	{workSeedTable, "writes and reads of keys and values of a few bytes, the table of the study"},
 	{workMixed, "load, then reads and writes"},
 	{workRMW, "load, then read-modify-writes"},
+	{workLatency, "load, then writes at a steady rate while snapshots are taken, beside a control"},
 	{workRecovery, "load, close or kill, then open and get"},
 }
 
 // flagWorks says which works a flag is for, if not for all.
 var flagWorks = map[string][]string{
-	"key-size":   {workMixed, workRMW, workRecovery},
-	"value-size": {workMixed, workRMW, workRecovery},
-	"goroutines": {workMixed, workRMW, workRecovery},
-	"ops":        {workSeedTable, workMixed, workRMW},
-	"dist":       {workSeedTable, workMixed, workRMW},
-	"settle":     {workMixed, workRMW},
-	"reads":      {workMixed},
-	"crash":      {workRecovery},
+	"key-size":       {workMixed, workRMW, workLatency, workRecovery},
+	"value-size":     {workMixed, workRMW, workLatency, workRecovery},
+	"goroutines":     {workMixed, workRMW, workLatency, workRecovery},
+	"ops":            {workSeedTable, workMixed, workRMW},
+	"dist":           {workSeedTable, workMixed, workRMW, workLatency},
+	"settle":         {workMixed, workRMW, workLatency},
+	"reads":          {workMixed},
+	"seconds":        {workLatency},
+	"snapshot-every": {workLatency},
+	"crash":          {workRecovery},
 }
 
 // maxReps only keeps a slip of the finger from running for weeks, and
@@ -55,6 +59,10 @@ const (
 	minMemory     = 8 << 20
 	maxMemory     = 1 << 40
 	maxKeys       = 1 << 30
+	// Shorter runs measure nothing, and longer ones might run out of versions,
+	// which are 32 bits.
+	minSeconds = 0.01
+	maxSeconds = 120
 )
 
 // A request is what the flags say.
@@ -70,6 +78,8 @@ type request struct {
 	goroutines counts
 	memory     size
 	settle     time.Duration
+	seconds    float64
+	snapshots  time.Duration
 	crash      bool
 	reps, seed counts
 	dir        string
@@ -102,6 +112,7 @@ named is the one that the others are compared with.
 Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
 		Example: `  peers --work mixed --keys 5e6 --memory 128MiB --goroutines 2 --stores pebble,pogreb
   peers --work seed-table --keys 10000 --dist zipfian
+  peers --work latency --stores appendlog,pebble --keys 1e6 --seconds 30
   peers --work recovery --crash --json > recovery.json
   peers --list`,
 		SilenceErrors: true,
@@ -144,7 +155,9 @@ Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
 	flags.StringSliceVar(&o.dists, "dist", nil, "`DISTRIBUTION` of keys: "+strings.Join(distNames(), ", ")+" (default zipfian; seed-table: all)")
 	flags.Var(&o.goroutines, "goroutines", "`NUMBER` of goroutines that share the operations")
 	flags.Var(&o.memory, "memory", "`BYTES` for the caches and buffers of each store")
-	flags.DurationVar(&o.settle, "settle", time.Second, "`PAUSE` between loading and running, for work in the background")
+	flags.DurationVar(&o.settle, "settle", time.Second, "`PAUSE` before running, for work in the background")
+	flags.Float64Var(&o.seconds, "seconds", 10, "latency: `SECONDS` at each rate, for the store and for the control")
+	flags.DurationVar(&o.snapshots, "snapshot-every", time.Second, "latency: `PAUSE` from one snapshot to the next; 0 for none")
 	flags.BoolVar(&o.crash, "crash", false, "kill -9 instead of closing")
 	flags.Var(&o.reps, "reps", "`NUMBER` of repetitions")
 	flags.Var(&o.seed, "seed", "`NUMBER` that all random choices follow from")
@@ -183,6 +196,7 @@ func (o request) writeList(w io.Writer) error {
 		infos = append(infos, infoOf(k, s))
 	}
 	writeInfos(&out, infos)
+	writeSnapshots(&out, infos)
 	_, err := io.WriteString(w, strings.TrimSuffix(out.String(), "\n"))
 	return err
 }
@@ -310,6 +324,15 @@ func (o request) runner(kinds []kind) (runner, error) {
 	if o.work == workMixed {
 		p.Reads = o.reads
 	}
+	if o.work == workLatency {
+		p.Ops, p.Seconds, p.SnapshotEvery = latencyOps, o.seconds, o.snapshots
+		if !(p.Seconds >= minSeconds && p.Seconds <= maxSeconds) {
+			return runner{}, fmt.Errorf("--seconds is %v; it must be from %v to %v", p.Seconds, minSeconds, maxSeconds)
+		}
+		if p.SnapshotEvery < 0 {
+			return runner{}, fmt.Errorf("--snapshot-every is %v; it cannot be less than 0", p.SnapshotEvery)
+		}
+	}
 	if !(p.Reads >= 0 && p.Reads <= 1) {
 		return runner{}, fmt.Errorf("--reads is %v; it must be from 0 to 1", p.Reads)
 	}
@@ -320,6 +343,8 @@ func (o request) runner(kinds []kind) (runner, error) {
 	switch {
 	case o.work == workRMW:
 		tasks = []task{taskUpdates}
+	case o.work == workLatency:
+		tasks = []task{taskLatency}
 	case o.work == workRecovery && o.crash:
 		tasks = []task{taskCrash, taskOpen}
 	case o.work == workRecovery:

@@ -31,6 +31,7 @@ func TestWorks(t *testing.T) {
 		"--work mixed --ops 1e3 --settle 0 --dist UNIFORM --reads 0.9" + small:   "1,000 operations, 90% reads, uniform, 1 goroutine\n",
 		"--ops 1e3 --settle 0 --value-size 64 --key-size 8 --memory 8MB" + small: "", // refused: 8 MB are not 8 MiB
 		"--work rmw --ops 1_000 --settle 0 --goroutines 2" + small:               "values of 8 B, memory 128 MiB, 1,000 updates, zipfian, 2 goroutines\n",
+		"--work latency --seconds 0.05 --snapshot-every 9ms --settle 0" + small:  "Sets for 0.05 s at each rate, zipfian, 1 goroutine, snapshots every 9ms\n",
 		"--work recovery --keys 500 --reps 1 --stores memonly,bbolt":             "loaded and closed, then opened\n",
 		"--work recovery --crash --keys 500 --reps 1 --stores memonly,pebble":    "killed after the last write, then opened\n",
 		"--work seed-table --dist zipfian --ops 1e3" + small:                     "number of distinct choices for keys and values: 500\ndistribution:   Zipfian\n1.0e+03 writes  memonly:",
@@ -71,6 +72,25 @@ func TestJSON(t *testing.T) {
 		t.Errorf("row %+v", row)
 	}
 
+	out, _, err = runPeers(t.Context(), "--work latency --seconds 0.05 --settle 0 --json"+small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var latency struct {
+		Parameters struct{ Seconds float64 }
+		Rows       []struct{ Loads []loadRow }
+	}
+	if err := json.Unmarshal([]byte(out), &latency); err != nil {
+		t.Fatal(err)
+	}
+	if latency.Parameters.Seconds != 0.05 || len(latency.Rows) != 2 || len(latency.Rows[1].Loads) != 2 {
+		t.Fatalf("result %+v", latency)
+	}
+	if l := latency.Rows[1].Loads[1]; l.Share != 0.5 || l.Rate.Median <= 0 || l.Latency.P999.Max <= 0 ||
+		l.MaxAbove.Median != l.Latency.Max.Median-l.Control.Max.Median {
+		t.Errorf("load %+v", l)
+	}
+
 	out, _, err = runPeers(t.Context(), "--work seed-table --dist hotset --ops 100 --json"+small)
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +106,7 @@ func TestJSON(t *testing.T) {
 
 func TestRefuses(t *testing.T) {
 	tests := []struct{ args, says string }{
-		{"--work ycsb", `unknown work "ycsb": choose from seed-table, mixed, rmw, recovery`},
+		{"--work ycsb", `unknown work "ycsb": choose from seed-table, mixed, rmw, latency, recovery`},
 		{"mixed", `unexpected argument "mixed"`},
 		{"--stores map,rocksdb", `unknown store "rocksdb": choose from map, appendlog, memonly`},
 		{"--stores map,MAP", "names map twice"},
@@ -109,6 +129,17 @@ func TestRefuses(t *testing.T) {
 		{"--memory 1MiB", "must be a size from 8.0 MiB to 1.0 TiB"},
 		{"--memory lots", "must be a size"},
 		{"--settle -1s", "cannot be less than 0"},
+		{"--work latency --seconds 0", "--seconds is 0; it must be from 0.01 to 120"},
+		{"--work latency --seconds -5", "--seconds is -5"},
+		{"--work latency --seconds nan", "--seconds is NaN"},
+		{"--work latency --seconds 1e9", "from 0.01 to 120"},
+		{"--work latency --seconds soon", "invalid argument"},
+		{"--work latency --snapshot-every -1s", "--snapshot-every is -1s; it cannot be less than 0"},
+		{"--work latency --settle -1s", "cannot be less than 0"},
+		{"--work latency --ops 5", "--ops is not for latency"},
+		{"--work latency --crash", "--crash is not for latency but for recovery"},
+		{"--seconds 3", "--seconds is not for mixed but for latency"},
+		{"--work rmw --snapshot-every 1s", "--snapshot-every is not for rmw but for latency"},
 		{"--reps 0", "from 1 to 1000"},
 		{"--seed 0", "from 1 to"},
 		{"--crash", "--crash is not for mixed but for recovery"},
@@ -133,8 +164,8 @@ func TestRefuses(t *testing.T) {
 
 func TestListAndHelp(t *testing.T) {
 	for args, parts := range map[string][]string{
-		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every"},
-		"--help":                {"--work WORK", `(default "mixed")`, "--stores STORES", "memonly", "--memory BYTES", "(default 128MiB)", "--crash", "--goroutines"},
+		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every", "\nlatency     load", ": Snapshot and Wait", "  map, badger, bbolt, goleveldb, pogreb, bitcask: none"},
+		"--help":                {"--work WORK", `(default "mixed")`, "--stores STORES", "memonly", "--memory BYTES", "(default 128MiB)", "--crash", "--goroutines", "--seconds SECONDS", "--snapshot-every PAUSE"},
 	} {
 		out, _, err := runPeers(t.Context(), args)
 		if err != nil {

@@ -37,6 +37,19 @@ type worker struct {
 	wrong  error
 }
 
+// worker returns a new worker of the phase.
+func (p phase) worker() *worker {
+	w := &worker{
+		phase: p,
+		key:   make([]byte, p.params.KeySize),
+		value: make([]byte, p.params.ValueSize),
+		got:   make([]byte, 0, p.params.ValueSize+64),
+		timed: bench.NewHistogram(),
+	}
+	w.update = p.store.updater(w.change)
+	return w
+}
+
 // phaseResult is what a phase measured.
 type phaseResult struct {
 	elapsed time.Duration
@@ -50,15 +63,7 @@ func (p phase) run() (phaseResult, error) {
 	workers := make([]*worker, n)
 	errs := make([]error, n)
 	for i := range workers {
-		w := &worker{
-			phase: p,
-			key:   make([]byte, p.params.KeySize),
-			value: make([]byte, p.params.ValueSize),
-			got:   make([]byte, 0, p.params.ValueSize+64),
-			timed: bench.NewHistogram(),
-		}
-		w.update = p.store.updater(w.change)
-		workers[i] = w
+		workers[i] = p.worker()
 	}
 
 	var before, after runtime.MemStats
@@ -203,14 +208,19 @@ func runUpdates(s store, p parameters, ops []draw) (phaseResult, error) {
 // checkedKeys is about how many keys are looked at after a run.
 const checkedKeys = 100_000
 
+// checkStride returns how far the keys of a sample of about that many are
+// apart, and sampled how many they are.
+func checkStride(p parameters, sample int) int { return max(1, p.Keys/max(1, sample)) }
+func sampled(p parameters, stride int) int     { return (p.Keys + stride - 1) / stride }
+
 // check calls right for a sample of the keys with the version that each has,
 // or counts the key as missing.
 func check(s store, p parameters, sample int, right func(index, version uint32) bool) (missing int64, err error) {
-	stride := max(1, p.Keys/max(1, sample))
+	stride := checkStride(p, sample)
 	var lost atomic.Int64
 	p.Goroutines = 1 // this is not about speed
 	_, err = phase{
-		store: s, params: p, ops: (p.Keys + stride - 1) / stride,
+		store: s, params: p, ops: sampled(p, stride),
 		do: func(w *worker, i int) error {
 			index := uint32(i * stride)
 			version, err := w.get(index)

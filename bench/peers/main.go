@@ -11,6 +11,7 @@
 //	seed-table  the table of internal/bench, in this process
 //	mixed       loads a store, then reads and writes
 //	rmw         loads a store, then changes values
+//	latency     loads a store, then writes at a part of its maximum
 //	recovery    loads a store, closes or kills it, and opens it again
 //
 // # What makes them comparable
@@ -33,6 +34,18 @@
 // looked at every 50 ms: RssAnon, which is the heap, C and anonymous mappings,
 // and RssFile, which is mapped files; it includes what the loop itself needs,
 // about 1 MiB a goroutine. Written bytes are write_bytes of /proc/self/io.
+//
+// # Latency
+//
+// The work latency is an open loop: a Set is due at a time of its own, whether
+// or not the one before is done, and its latency counts from then. The control
+// is the same loop with a Set that does nothing, in the same process, right
+// before, with the store open and at rest. The loop spins while it waits, and
+// so takes a core for each goroutine, as long as it leaves one for the store;
+// with more goroutines each yields to others. Every so often a goroutine of its
+// own takes a snapshot, of those stores that can while they are written to. The
+// maximum that the rates are shares of is that of a closed loop of a few
+// seconds, also with snapshots.
 //
 // # What was left out
 //

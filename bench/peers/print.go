@@ -39,22 +39,32 @@ func (r result) writeText(w io.Writer) error {
 	case workMixed:
 		fmt.Fprintf(&out, "%s operations, %g%% reads, %s, %s",
 			humanize.Comma(int64(p.Ops)), 100*p.Reads, p.Distribution, counted(p.Goroutines, "goroutine"))
+	case workLatency:
+		fmt.Fprintf(&out, "Sets for %g s at each rate, %s, %s, snapshots %s",
+			p.Seconds, p.Distribution, counted(p.Goroutines, "goroutine"), everyText(p.SnapshotEvery))
 	default:
 		fmt.Fprintf(&out, "%s updates, %s, %s", humanize.Comma(int64(p.Ops)), p.Distribution, counted(p.Goroutines, "goroutine"))
 	}
 	fmt.Fprintf(&out, "\nmedians of %s, ratios to %s; %s, %s, %s\n\n",
 		counted(r.Reps, "repetition"), r.Reference, r.Environment.CPU, counted(r.Environment.Cores, "core"), r.Environment.Go)
 	writeInfos(&out, infos(r.Rows))
-	if r.Work == workRecovery {
+	compared := "times as fast as"
+	switch r.Work {
+	case workRecovery:
 		r.writeRecovery(&out)
-	} else {
+	case workLatency:
+		writeSnapshots(&out, infos(r.Rows))
+		r.writeMaximum(&out)
+		r.writeLoads(&out)
+		compared = "maximum, " + compared
+	default:
 		r.writeOps(&out)
 	}
 	var speeds []speed
 	for _, row := range r.Rows {
 		speeds = append(speeds, speed{row.Name, row.speed()})
 	}
-	writeMatrix(&out, "times as fast as", speeds)
+	writeMatrix(&out, compared, speeds)
 	_, err := io.WriteString(w, out.String())
 	return err
 }
@@ -84,6 +94,24 @@ func writeInfos(w io.Writer, infos []storeInfo) {
 	fmt.Fprintln(w)
 }
 
+// writeSnapshots writes how stores take snapshots.
+func writeSnapshots(w io.Writer, infos []storeInfo) {
+	var hows []string
+	stores := make(map[string][]string)
+	for _, s := range infos {
+		how := cmp.Or(s.Snapshots, "none")
+		if len(stores[how]) == 0 {
+			hows = append(hows, how)
+		}
+		stores[how] = append(stores[how], s.Name)
+	}
+	fmt.Fprintln(w, "snapshots in latency:")
+	for _, how := range hows {
+		fmt.Fprintf(w, "  %s: %s\n", strings.Join(stores[how], ", "), how)
+	}
+	fmt.Fprintln(w)
+}
+
 // table returns a writer of columns that are aligned at the right.
 func table(w io.Writer) *tabwriter.Writer {
 	return tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -100,6 +128,59 @@ func (r result) writeOps(w io.Writer) {
 			bytesText(int64(row.WrittenBytes.Median)), row.AllocsPerOp.Median, rateText(row.LoadOpsPerSecond.Median))
 	}
 	_ = t.Flush()
+}
+
+func (r result) writeMaximum(w io.Writer) {
+	t := table(w)
+	fmt.Fprintln(t, "store\tmaximum op/s\tmin\tmax\tratio\tanon\tfile\tdisk\tload/s\t")
+	for _, row := range r.Rows {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", row.Name,
+			rateText(row.OpsPerSecond.Median), rateText(row.OpsPerSecond.Min), rateText(row.OpsPerSecond.Max), ratioText(row.Ratio),
+			bytesText(int64(row.AnonBytes.Median)), bytesText(int64(row.FileBytes.Median)), bytesText(int64(row.DiskBytes.Median)),
+			rateText(row.LoadOpsPerSecond.Median))
+	}
+	_ = t.Flush()
+}
+
+// writeLoads writes two lines for each share of the maximum: of the store, and
+// of its control.
+func (r result) writeLoads(w io.Writer) {
+	fmt.Fprintln(w)
+	t := table(w)
+	fmt.Fprintln(t, "store\tshare\tdue/s\tdone/s\tp50\tp99\tp99.9\tmax\tp99.9 above\tmax above\tsnapshots\tcut\tlongest cut\tcomplete\twritten\t")
+	for _, row := range r.Rows {
+		for _, l := range row.Loads {
+			fmt.Fprintf(t, "%s\t%g%%\t%s\t%s\t%s\t%s\t%s\t", row.Name, 100*l.Share,
+				rateText(l.Rate.Median), rateText(l.Reached.Median), l.Latency.text(), nanosText(l.P999Above.Median), nanosText(l.MaxAbove.Median))
+			fmt.Fprintf(t, "%g\t%s\t%s\t%s\t%s\t\n", l.Snapshots.Median,
+				tookText(l.Cut.Median.Median), tookText(l.Cut.Longest.Median), tookText(l.Complete.Median.Median), bytesText(int64(l.WrittenBytes.Median)))
+			fmt.Fprintf(t, "control\t%g%%\t%s\t\t%s\t\t\t\t\t\t\t\t\n", 100*l.Share, rateText(l.Rate.Median), l.Control.text())
+		}
+	}
+	_ = t.Flush()
+}
+
+// text returns the columns of a table.
+func (l latencySpread) text() string {
+	return strings.Join([]string{
+		nanosText(l.P50.Median), nanosText(l.P99.Median), nanosText(l.P999.Median), nanosText(l.Max.Median),
+	}, "\t")
+}
+
+// tookText returns how long something took, if it was done at all.
+func tookText(ns float64) string {
+	if ns == 0 {
+		return "-"
+	}
+	return nanosText(ns)
+}
+
+// everyText says how often something is done.
+func everyText(pause time.Duration) string {
+	if pause == 0 {
+		return "never"
+	}
+	return "every " + pause.String()
 }
 
 func (r result) writeRecovery(w io.Writer) {
@@ -242,6 +323,9 @@ func ratioText(x float64) string {
 
 // nanosText returns a time as 1.23µs.
 func nanosText(ns float64) string {
+	if ns < 0 { // a difference
+		return "-" + nanosText(-ns)
+	}
 	switch d := time.Duration(ns); {
 	case d >= time.Second:
 		return threeDigits(ns/1e9) + "s"

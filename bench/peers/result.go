@@ -21,10 +21,12 @@ type storeInfo struct {
 	Name     string `json:"name"`
 	Class    class  `json:"class"`
 	Settings string `json:"settings"`
+	// Snapshots says how snapshots are taken in latency, if they are.
+	Snapshots string `json:"snapshots,omitempty"`
 }
 
 func infoOf(k kind, s settings) storeInfo {
-	return storeInfo{Name: k.name, Class: k.class, Settings: k.describe(s)}
+	return storeInfo{Name: k.name, Class: k.class, Settings: k.describe(s), Snapshots: k.snapshots}
 }
 
 // A row is what one store did, summed up over its repetitions.
@@ -36,13 +38,17 @@ type row struct {
 	LoadOpsPerSecond bench.Spread `json:"load_ops_per_second"`
 
 	// OpsPerSecond to WrittenBytes are those of mixed and rmw. Latencies are
-	// those of single operations, in nanoseconds.
+	// those of single operations, in nanoseconds. In latency OpsPerSecond is
+	// the maximum, and the others are those of its Loads.
 	OpsPerSecond *bench.Spread `json:"ops_per_second,omitempty"`
 	P50          *bench.Spread `json:"p50_ns,omitempty"`
 	P99          *bench.Spread `json:"p99_ns,omitempty"`
 	P999         *bench.Spread `json:"p99_9_ns,omitempty"`
 	AllocsPerOp  *bench.Spread `json:"allocs_per_op,omitempty"`
 	WrittenBytes *bench.Spread `json:"written_bytes,omitempty"`
+
+	// Loads are those of latency: one for each share of the maximum.
+	Loads []loadRow `json:"loads,omitempty"`
 
 	// OpenSeconds to Lost are those of recovery.
 	OpenSeconds     *bench.Spread `json:"open_seconds,omitempty"`
@@ -90,13 +96,7 @@ func summarise(work string, kinds []kind, p parameters, reference string, runs [
 
 // rowOf sums up the repetitions of one store.
 func rowOf(work string, p parameters, runs []measurement) row {
-	over := func(f func(m measurement) float64) bench.Spread {
-		var xs []float64
-		for _, m := range runs {
-			xs = append(xs, f(m))
-		}
-		return bench.SpreadOf(xs)
-	}
+	over := func(f func(m measurement) float64) bench.Spread { return spreadOver(runs, f) }
 	spread := func(f func(m measurement) float64) *bench.Spread {
 		s := over(f)
 		return &s
@@ -108,7 +108,12 @@ func rowOf(work string, p parameters, runs []measurement) row {
 		FileBytes:        over(func(m measurement) float64 { return float64(m.FileBytes) }),
 		DiskBytes:        over(func(m measurement) float64 { return float64(m.DiskBytes) }),
 	}
-	if work == workRecovery {
+	switch work {
+	case workLatency:
+		r.OpsPerSecond = spread(func(m measurement) float64 { return m.Maximum })
+		r.Loads = loadRows(runs)
+		return r
+	case workRecovery:
 		r.OpenSeconds = spread(func(m measurement) float64 { return m.OpenSeconds })
 		r.FirstGetSeconds = spread(func(m measurement) float64 { return m.FirstGetSeconds })
 		r.ReadySeconds = spread(func(m measurement) float64 { return m.OpenSeconds + m.FirstGetSeconds })
@@ -122,4 +127,90 @@ func rowOf(work string, p parameters, runs []measurement) row {
 	r.AllocsPerOp = spread(func(m measurement) float64 { return m.AllocsPerOp })
 	r.WrittenBytes = spread(func(m measurement) float64 { return float64(m.WrittenBytes) })
 	return r
+}
+
+// spreadOver returns the spread of a number of some runs.
+func spreadOver[T any](runs []T, f func(T) float64) bench.Spread {
+	var xs []float64
+	for _, run := range runs {
+		xs = append(xs, f(run))
+	}
+	return bench.SpreadOf(xs)
+}
+
+// A loadRow is what one store did at one share of its maximum, summed up over
+// its repetitions. Times are in nanoseconds.
+type loadRow struct {
+	Share   float64      `json:"share"`
+	Rate    bench.Spread `json:"rate"`
+	Reached bench.Spread `json:"reached"`
+
+	Latency latencySpread `json:"latency_ns"`
+	Control latencySpread `json:"control_ns"`
+	// P999Above and MaxAbove are how much the store is above its control:
+	// differences of the same repetition.
+	P999Above bench.Spread `json:"p99_9_above_control_ns"`
+	MaxAbove  bench.Spread `json:"max_above_control_ns"`
+
+	Snapshots bench.Spread `json:"snapshots"`
+	Cut       takenSpread  `json:"cut_ns"`
+	Complete  takenSpread  `json:"complete_ns"`
+
+	WrittenBytes bench.Spread `json:"written_bytes"`
+}
+
+type latencySpread struct {
+	P50  bench.Spread `json:"p50"`
+	P99  bench.Spread `json:"p99"`
+	P999 bench.Spread `json:"p99_9"`
+	Max  bench.Spread `json:"max"`
+}
+
+type takenSpread struct {
+	Median  bench.Spread `json:"median"`
+	Longest bench.Spread `json:"longest"`
+}
+
+// loadRows sums up each share of the maximum.
+func loadRows(runs []measurement) []loadRow {
+	var rows []loadRow
+	for i := range runs[0].Loads {
+		var loads []loadMeasurement
+		for _, m := range runs {
+			loads = append(loads, m.Loads[i])
+		}
+		rows = append(rows, loadRowOf(loads))
+	}
+	return rows
+}
+
+func loadRowOf(loads []loadMeasurement) loadRow {
+	over := func(f func(m loadMeasurement) float64) bench.Spread { return spreadOver(loads, f) }
+	latency := func(of func(m loadMeasurement) bench.Latency) latencySpread {
+		return latencySpread{
+			P50:  over(func(m loadMeasurement) float64 { return float64(of(m).P50) }),
+			P99:  over(func(m loadMeasurement) float64 { return float64(of(m).P99) }),
+			P999: over(func(m loadMeasurement) float64 { return float64(of(m).P999) }),
+			Max:  over(func(m loadMeasurement) float64 { return float64(of(m).Max) }),
+		}
+	}
+	times := func(of func(m loadMeasurement) taken) takenSpread {
+		return takenSpread{
+			Median:  over(func(m loadMeasurement) float64 { return float64(of(m).Median) }),
+			Longest: over(func(m loadMeasurement) float64 { return float64(of(m).Longest) }),
+		}
+	}
+	return loadRow{
+		Share:        loads[0].Share,
+		Rate:         over(func(m loadMeasurement) float64 { return m.Rate }),
+		Reached:      over(func(m loadMeasurement) float64 { return m.Reached }),
+		Latency:      latency(func(m loadMeasurement) bench.Latency { return m.Latency }),
+		Control:      latency(func(m loadMeasurement) bench.Latency { return m.Control }),
+		P999Above:    over(func(m loadMeasurement) float64 { return float64(m.Latency.P999 - m.Control.P999) }),
+		MaxAbove:     over(func(m loadMeasurement) float64 { return float64(m.Latency.Max - m.Control.Max) }),
+		Snapshots:    over(func(m loadMeasurement) float64 { return float64(m.Snapshots) }),
+		Cut:          times(func(m loadMeasurement) taken { return m.Cut }),
+		Complete:     times(func(m loadMeasurement) taken { return m.Complete }),
+		WrittenBytes: over(func(m loadMeasurement) float64 { return float64(m.WrittenBytes) }),
+	}
 }

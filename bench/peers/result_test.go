@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/bench"
 )
@@ -21,6 +22,7 @@ func testResult(work string) result {
 		return measurement{
 			LoadSeconds: 2, Seconds: seconds, Latency: bench.Latency{P50: 100, P99: p99, P999: 9_000_000}, AllocsPerOp: 1.5,
 			OpenSeconds: seconds, FirstGetSeconds: seconds / 4, Lost: p99,
+			Maximum: 1e6 / seconds, Loads: []loadMeasurement{testLoad(0.25, p99), testLoad(0.5, 2*p99)},
 			AnonBytes: anon << 20, FileBytes: 5 << 20, DiskBytes: 7 << 30, WrittenBytes: 1000,
 		}
 	}
@@ -34,6 +36,36 @@ func testResult(work string) result {
 		{},
 	})
 	return r
+}
+
+// testLoad is of a store that is slower by p99 at most, and always by a
+// microsecond.
+func testLoad(share float64, p99 int64) loadMeasurement {
+	l := loadMeasurement{Share: share, Rate: 1e6 * share, Reached: 9e5 * share, Snapshots: 3, WrittenBytes: 5 << 20}
+	l.Control = bench.Latency{P50: 70, P99: 100, P999: 2_000_000, Max: 3_000_000}
+	l.Latency = bench.Latency{P50: 500, P99: p99, P999: l.Control.P999 + 1000, Max: l.Control.Max + 1_000_000*p99}
+	l.Cut, l.Complete = taken{time.Millisecond, 2 * time.Millisecond}, taken{30 * time.Millisecond, 40 * time.Millisecond}
+	return l
+}
+
+func TestSummariseLatency(t *testing.T) {
+	fast := testResult(workLatency).Rows[1]
+	if fast.OpsPerSecond.Median != 4e6 || fast.Ratio != 4 || fast.P99 != nil || len(fast.Loads) != 2 {
+		t.Fatalf("row %+v", fast)
+	}
+	half := fast.Loads[1]
+	for what, test := range map[string]struct{ got, want bench.Spread }{
+		"rate":        {half.Rate, bench.Spread{Median: 5e5, Min: 5e5, Max: 5e5}},
+		"p99":         {half.Latency.P99, bench.Spread{Median: 4000, Min: 2000, Max: 6000}},
+		"control":     {half.Control.P99, bench.Spread{Median: 100, Min: 100, Max: 100}},
+		"p99.9 above": {half.P999Above, bench.Spread{Median: 1000, Min: 1000, Max: 1000}},
+		"max above":   {half.MaxAbove, bench.Spread{Median: 4e9, Min: 2e9, Max: 6e9}},
+		"cut":         {half.Cut.Longest, bench.Spread{Median: 2e6, Min: 2e6, Max: 2e6}},
+	} {
+		if test.got != test.want {
+			t.Errorf("%s: got %+v, want %+v", what, test.got, test.want)
+		}
+	}
 }
 
 func TestSummarise(t *testing.T) {
@@ -112,7 +144,8 @@ func TestTexts(t *testing.T) {
 	for _, test := range []struct{ got, want string }{
 		{rateText(12), "12.0"}, {rateText(999.4), "999"}, {rateText(999.6), "1.00k"}, {rateText(12_345), "12.3k"},
 		{rateText(999_499), "999k"}, {rateText(999_500), "1.00M"}, {rateText(12_345_678), "12.3M"},
-		{nanosText(0), "0ns"}, {nanosText(999), "999ns"}, {nanosText(1234), "1.23µs"}, {nanosText(12_345_678), "12.3ms"}, {nanosText(2e9), "2.00s"},
+		{nanosText(0), "0ns"}, {nanosText(999), "999ns"}, {nanosText(1234), "1.23µs"}, {nanosText(12_345_678), "12.3ms"}, {nanosText(2e9), "2.00s"}, {nanosText(-1234), "-1.23µs"},
+		{tookText(0), "-"}, {tookText(1500), "1.50µs"}, {everyText(0), "never"}, {everyText(time.Second), "every 1s"},
 		{secondsText(0.0125), "12.5ms"},
 		{ratioText(0.0123), "0.012x"}, {ratioText(0.05), "0.050x"}, {ratioText(1), "1.00x"}, {ratioText(12.34), "12.3x"}, {ratioText(123.4), "123x"},
 		{bytesText(128 << 20), "128 MiB"}, {bytesText(-5), "0 B"},
@@ -135,7 +168,16 @@ func TestWriteText(t *testing.T) {
 			"  fast  4.00M  2.00M  10.0M  4.00x  100ns  2.00µs  9.00ms  20 MiB  5.0 MiB  7.0 GiB   1000 B        1.5     250\n",
 			"times as fast as\n          fast    ref   slow\n  fast   1.00x  4.00x  19.2x\n",
 		},
-		workRMW:      {"rmw: 500 keys of 16 bytes, values of 24 B, memory 8.0 MiB, 1,000,000 updates, zipfian, 2 goroutines\n"},
+		workRMW: {"rmw: 500 keys of 16 bytes, values of 24 B, memory 8.0 MiB, 1,000,000 updates, zipfian, 2 goroutines\n"},
+		workLatency: {
+			"memory 8.0 MiB, Sets for 0 s at each rate, zipfian, 2 goroutines, snapshots never\n",
+			"snapshots in latency:\n  ref, fast, slow: none\n",
+			" store  maximum op/s    min    max  ratio    anon     file     disk  load/s\n",
+			"  fast         4.00M  2.00M  10.0M  4.00x  20 MiB  5.0 MiB  7.0 GiB     250\n",
+			"     fast    25%   250k    225k  500ns  2.00µs  2.00ms   2.00s       1.00µs      2.00s          3  1.00ms       2.00ms    30.0ms  5.0 MiB\n",
+			"maximum, times as fast as\n",
+			"  control    25%   250k           70ns   100ns  2.00ms",
+		},
 		workRecovery: {"loaded and closed, then opened\n", "   fast  250ms     62.5ms     312ms  125ms  625ms  4.00x       2000  20 MiB"},
 	} {
 		var out strings.Builder

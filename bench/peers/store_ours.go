@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/nikosgavalas/kvstore"
@@ -20,7 +21,8 @@ func ourKind(e kvstore.Engine) kind {
 			}
 			return ours{db}, nil
 		},
-		describe: func(s settings) string { return fmt.Sprintf("MemoryBytes %s, else defaults", bytesText(s.Memory)) },
+		snapshots: "Snapshot and Wait; the cut is the call of Snapshot",
+		describe:  func(s settings) string { return fmt.Sprintf("MemoryBytes %s, else defaults", bytesText(s.Memory)) },
 	}
 	if e.Driver().Class() == engine.Log {
 		k.class = acked
@@ -42,4 +44,12 @@ type ours struct{ *kvstore.Store }
 func (o ours) updater(fn change) func(key []byte) error {
 	put := func(dst, old []byte, found bool) ([]byte, kvstore.Op) { return fn(dst, old, found), kvstore.Put }
 	return func(key []byte) error { return o.Update(key, put) }
+}
+
+func (o ours) snapshot(id uint64) (done func() error, err error) {
+	sn, err := o.Snapshot(context.Background(), id, nil)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return sn.Wait(context.Background()) }, nil
 }

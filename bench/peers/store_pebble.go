@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -22,7 +24,8 @@ var pebbleKind = kind{
 	open: func(dir string, s settings) (store, error) {
 		return openPebble(dir, s, pebble.NoSync, vfs.Default)
 	},
-	describe: func(s settings) string { return describePebble(s) + ", NoSync" },
+	describe:  func(s settings) string { return describePebble(s) + ", NoSync" },
+	snapshots: pebbleSnapshots,
 }
 
 // pebbleAckedKind is Pebble with its log written before a write is
@@ -37,6 +40,7 @@ var pebbleAckedKind = kind{
 	describe: func(s settings) string {
 		return describePebble(s) + ", Sync with an fsync of the log that does nothing"
 	},
+	snapshots: pebbleSnapshots,
 }
 
 // pebbleSyncKind is Pebble with every write synced.
@@ -46,8 +50,11 @@ var pebbleSyncKind = kind{
 	open: func(dir string, s settings) (store, error) {
 		return openPebble(dir, s, pebble.Sync, vfs.Default)
 	},
-	describe: func(s settings) string { return describePebble(s) + ", Sync" },
+	describe:  func(s settings) string { return describePebble(s) + ", Sync" },
+	snapshots: pebbleSnapshots,
 }
+
+const pebbleSnapshots = "Checkpoint with a flushed log, into a directory that is removed again; the cut is all of the call of Checkpoint"
 
 // pebbleMemtables is how many memtables there are at most. Pebble takes their
 // memory from the block cache.
@@ -80,11 +87,12 @@ func openPebble(dir string, s settings, write *pebble.WriteOptions, fs vfs.FS) (
 	if err != nil {
 		return nil, err
 	}
-	return &pebbleStore{DB: db, write: write, stripes: newStripes()}, nil
+	return &pebbleStore{DB: db, dir: dir, write: write, stripes: newStripes()}, nil
 }
 
 type pebbleStore struct {
 	*pebble.DB
+	dir     string
 	write   *pebble.WriteOptions
 	stripes *stripes
 }
@@ -106,6 +114,16 @@ func (p *pebbleStore) Set(key, value []byte) error {
 
 func (p *pebbleStore) updater(fn change) func(key []byte) error {
 	return p.stripes.updater(p, fn)
+}
+
+// snapshot makes a checkpoint beside the files of the store, so that it can
+// link them. The log is flushed first, else the last writes might not be in it.
+func (p *pebbleStore) snapshot(id uint64) (done func() error, err error) {
+	dir := filepath.Join(p.dir, fmt.Sprintf("checkpoint-%d", id))
+	if err := p.Checkpoint(dir, pebble.WithFlushedWAL()); err != nil {
+		return nil, err
+	}
+	return func() error { return os.RemoveAll(dir) }, nil
 }
 
 // quietPebble drops messages and stops at a fatal one.

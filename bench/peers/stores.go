@@ -35,6 +35,8 @@ type kind struct {
 	open func(dir string, s settings) (store, error)
 	// describe says on one line how open configures it.
 	describe func(s settings) string
+	// snapshots says how it is a snapshotter, if it is one.
+	snapshots string
 }
 
 // settings are what all stores have in common. Each translates them into its

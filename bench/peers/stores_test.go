@@ -151,6 +151,23 @@ func TestStores(t *testing.T) {
 				wantValue(t, s, "b", "3")
 				wantMissing(t, s, "c")
 			})
+			t.Run("snapshots", func(t *testing.T) {
+				s := openTest(t, k, t.TempDir())
+				of, ok := s.(snapshotter)
+				if ok != (k.snapshots != "") {
+					t.Fatalf("snapshots %q, and it has them: %v", k.snapshots, ok)
+				}
+				for id := uint64(1); ok && id <= 3; id++ {
+					mustSet(t, s, "a", "1")
+					done, err := of.snapshot(id)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := done(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
 			t.Run("description", func(t *testing.T) {
 				if text := k.describe(testSettings); text == "" || strings.Contains(text, "\n") {
 					t.Errorf("the settings should be described on one line: %q", text)

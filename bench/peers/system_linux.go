@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -56,6 +57,15 @@ func syncFiles(dir string) error {
 // counts once.
 func readWritten() (int64, error) {
 	return procField("/proc/self/io", "write_bytes")
+}
+
+// processTime returns how long this process has used processors.
+func processTime() time.Duration {
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // procField returns the number in the line "name: number" of a file, or
