@@ -33,11 +33,14 @@ type cut struct {
 // Cut freezes the memtable if that is worth a run; else it is a place in the
 // log.
 func (t *tree) Cut() (engine.Cut, error) {
-	if err := t.resume(); err != nil {
+	if err := t.resumeLog(); err != nil {
 		return nil, err
 	}
 	t.rotating.Lock()
 	defer t.rotating.Unlock()
+	if t.isClosed() {
+		return nil, engine.ErrClosed
+	}
 	c := &cut{t: t}
 	if t.worthRun(t.active.Load()) {
 		m, err := t.rotateLocked()
@@ -72,14 +75,14 @@ func (t *tree) Cut() (engine.Cut, error) {
 	return c, err
 }
 
-// worthRun reports whether a cut should make a run of a memtable.
+// worthRun reports whether a cut, or Close, should make a run of a memtable.
 func (t *tree) worthRun(m *memtable) bool {
 	if t.o.NoLog {
 		return true
 	}
 	size, length := m.size.Load(), t.wal.length.Load()
 	t.log.Freeze(func(tail logfile.Span, _ uint64) error { length += tail.End; return nil })
-	return size >= t.o.MemtableBytes/cutShare || length > smallLog && length > size+size/4
+	return t.wal.crowded() || size >= t.o.MemtableBytes/cutShare || length > smallLog && length > size+size/4
 }
 
 // youngestFrozen returns the memtable that was frozen last, or nil.

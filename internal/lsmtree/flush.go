@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/logfile"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/record"
@@ -25,6 +26,9 @@ func (t *tree) newMemtable(after uint64) (*memtable, error) {
 func (t *tree) rotate(m *memtable) error {
 	t.rotating.Lock()
 	defer t.rotating.Unlock()
+	if t.isClosed() {
+		return engine.ErrClosed
+	}
 	if t.active.Load() != m {
 		return nil
 	}
@@ -80,7 +84,7 @@ func (t *tree) flushAll(ctx context.Context) {
 	t.flushing.Lock()
 	defer t.flushing.Unlock()
 	t.toFlush.Store(false) // what is frozen from now on is not seen for sure
-	for ctx.Err() == nil && !t.stop.Load() && t.oldestFrozen() != nil {
+	for ctx.Err() == nil && !t.stop.Load() && !t.isClosed() && t.oldestFrozen() != nil {
 		if err := t.flushOldest(); err != nil {
 			t.env.Logger.Error("kvstore: writing a run failed", "error", err)
 			return
@@ -155,8 +159,9 @@ func (t *tree) flushed(m *memtable, r *table) (gone []*walFile) {
 // writeRun writes a memtable to a run of level 0. It returns nil if there is
 // nothing to write.
 func (t *tree) writeRun(m *memtable) (*table, error) {
+	v := t.hold() // keeps the runs open that are asked for tombstones
+	defer t.release(v)
 	refs := m.newest()
-	older := t.version.Load().runs
 	w, err := t.newRun(0, int64(len(refs)))
 	if err != nil {
 		return nil, err
@@ -165,7 +170,7 @@ func (t *tree) writeRun(m *memtable) (*table, error) {
 	for _, ref := range refs {
 		n := m.at(ref.addr)
 		e := m.entry(&n)
-		if e.Kind == record.Tombstone && !t.anyMayHold(older, e.Key) {
+		if e.Kind == record.Tombstone && !t.anyMayHold(v.runs, e.Key) {
 			continue
 		}
 		if err := w.Add(e); err != nil {

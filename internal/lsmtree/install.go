@@ -19,7 +19,13 @@ func (t *tree) Install(s manifest.State, commit func(manifest.State) error) erro
 	defer t.merging.Unlock()
 	t.rotating.Lock()
 	defer t.rotating.Unlock()
+	t.wal.resuming.Lock()
+	defer t.wal.resuming.Unlock()
 	t.stop.Store(false)
+	defer func() { // whoever gave way
+		t.askFlush()
+		t.askMerge()
+	}()
 	if t.isClosed() {
 		return engine.ErrClosed
 	}
@@ -89,7 +95,6 @@ func (t *tree) turn(next *version, m *memtable, c content, commit func(manifest.
 	t.unpin(made)
 	t.full.Store(t.wal.crowded())
 	t.weigh()
-	t.askMerge()
 	return nil
 }
 
@@ -111,6 +116,7 @@ func (w *wal) turn(c content, next *logfile.File) {
 	}
 	w.mu.parts, w.mu.flushed = c.parts, c.flushed
 	w.length.Store(sizeOf(c.parts))
+	w.resuming.r = logfile.Recovered{}
 	w.resumed.Store(true)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/nikosgavalas/kvstore/internal/arena"
 	"github.com/nikosgavalas/kvstore/internal/hashindex"
@@ -107,9 +108,10 @@ func (m *memtable) unref() {
 
 // memory returns the bytes that the memtable takes. The caller has a reference.
 func (m *memtable) memory() int64 {
+	n := m.arena.Committed() + m.index.Bytes() + m.order.memory() + int64(len(m.parts))*int64(unsafe.Sizeof(part{}))
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.arena.Committed() + m.index.Bytes() + m.mu.largeSize + m.order.memory() + int64(len(m.parts))*128
+	return n + m.mu.largeSize
 }
 
 // chunk returns the start of n free bytes that do not cross a block.

@@ -35,13 +35,13 @@ func (t *tree) mergeAll(ctx context.Context) {
 	t.merging.Lock()
 	defer t.merging.Unlock()
 	t.toMerge.Store(false) // runs that come from now on are not seen for sure
-	for ctx.Err() == nil && !t.stop.Load() {
+	for ctx.Err() == nil && !t.stop.Load() && !t.isClosed() {
 		inputs, level := pick(t.version.Load().runs, t.o.MaxRuns)
 		if len(inputs) == 0 {
 			return
 		}
 		err := t.merge(ctx, inputs, level)
-		if err == errStopped {
+		if errors.Is(err, errStopped) {
 			return
 		}
 		if err != nil {

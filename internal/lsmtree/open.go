@@ -174,7 +174,7 @@ func (t *tree) Close() error {
 
 // flushLast flushes what is frozen, and the memtable if it is worth it.
 func (t *tree) flushLast() error {
-	if m := t.active.Load(); t.o.NoLog || m.size.Load() >= t.o.MemtableBytes/cutShare {
+	if t.worthRun(t.active.Load()) {
 		if _, err := t.rotateLocked(); err != nil {
 			return err
 		}

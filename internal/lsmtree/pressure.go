@@ -3,6 +3,8 @@ package lsmtree
 import (
 	"context"
 	"time"
+
+	"github.com/nikosgavalas/kvstore/internal/engine"
 )
 
 const (
@@ -60,6 +62,9 @@ func (t *tree) stillFull(err error) error {
 func (t *tree) flushNow(m *memtable) error {
 	t.flushing.Lock()
 	defer t.flushing.Unlock()
+	if t.isClosed() {
+		return engine.ErrClosed
+	}
 	for t.active.Load() == m && t.oldestFrozen() != nil {
 		if err := t.flushOldest(); err != nil {
 			return err
@@ -80,6 +85,9 @@ func (t *tree) flushEverything() error {
 	}
 	t.flushing.Lock()
 	defer t.flushing.Unlock()
+	if t.isClosed() {
+		return engine.ErrClosed
+	}
 	for t.oldestFrozen() != nil {
 		if err := t.flushOldest(); err != nil {
 			return err

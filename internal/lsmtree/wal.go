@@ -83,15 +83,16 @@ func (w *wal) flush(seq uint64) (gone []*walFile) {
 	return gone
 }
 
-// maxParts is the number of sealed parts from which on a memtable is flushed, so
-// that many short lives of a store leave few files.
-const maxParts = 4
+// maxFiles is the number of files from which on a memtable is flushed, so that
+// many short lives of a store leave few. One life that fills a memtable takes
+// fewer.
+const maxFiles = 10
 
-// crowded reports whether there are too many sealed parts.
+// crowded reports whether there are too many files.
 func (w *wal) crowded() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.mu.parts) > maxParts
+	return len(w.mu.parts)+len(w.mu.files) > maxFiles
 }
 
 // state returns the files that the manifest has to name, and up to where all is
@@ -165,10 +166,15 @@ func (t *tree) logLimit() int64 { return max(logLimit, 2*t.o.MemtableBytes) }
 // resume makes the log one that can be appended to, and makes room in the
 // memtable. What a crash left behind the durable point is copied first.
 func (t *tree) resume() error {
-	if !t.wal.resumed.Load() {
-		if err := t.resumeLog(); err != nil {
-			return err
-		}
+	if t.wal.resumed.Load() && !t.full.Load() {
+		return nil
+	}
+	return t.prepare()
+}
+
+func (t *tree) prepare() error {
+	if err := t.resumeLog(); err != nil {
+		return err
 	}
 	if t.full.Load() {
 		return t.relieve()
@@ -178,6 +184,9 @@ func (t *tree) resume() error {
 
 func (t *tree) resumeLog() error {
 	w := &t.wal
+	if w.resumed.Load() {
+		return nil
+	}
 	w.resuming.Lock()
 	defer w.resuming.Unlock()
 	if w.resumed.Load() {
