@@ -462,6 +462,40 @@ func (l *Log) Freeze(fn func(span Span, seq uint64) error) error {
 	return fn(l.mu.span, l.mu.seq)
 }
 
+// Split is Freeze, and if the next file is ready the log goes on in it, which is
+// reported: then the file that was appended to ends with the frame that fn was
+// told of.
+func (l *Log) Split(fn func(span Span, seq uint64) error) (split bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.closed {
+		return false, ErrClosed
+	}
+	if err := fn(l.mu.span, l.mu.seq); err != nil || l.mu.ready == nil || l.mu.span.Frames == 0 {
+		return false, err
+	}
+	f := l.mu.ready
+	l.mu.ready = nil
+	l.endLocked()
+	if err := l.startLocked(f); err != nil {
+		l.o.Logger.Error("kvstore: cannot start a log file", "file", f.Name(), "error", err)
+	}
+	return true, nil
+}
+
+// Cover tells that all frames up to seq are durable elsewhere, and that the
+// manifest does not name files any more, which have ended with or before that
+// frame: nobody needs to sync them, and the owner may close them. A frame that
+// is covered, in a file that is named, must be durable.
+func (l *Log) Cover(seq uint64, files []*File) {
+	l.excludeSync()
+	defer l.admitSync()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.ended = slices.DeleteFunc(slices.Clone(l.mu.ended), func(u unsyncd) bool { return slices.Contains(files, u.file) })
+	l.durable.Store(max(l.durable.Load(), seq))
+}
+
 // Turn makes the log go on in an empty file, which does not continue what was
 // appended. With commit the owner makes a state durable that holds what is to
 // count of it, and in which the file is the only one of the chain; if that

@@ -27,6 +27,7 @@ type cut struct {
 	content content // without checksums of parts
 	pinned  []manifest.File
 	mem     *memtable // that has to be flushed first, nil if none
+	waits   bool      // for the log to be durable
 	over    bool
 }
 
@@ -67,6 +68,8 @@ func (t *tree) Cut() (engine.Cut, error) {
 		c.content.parts, _ = t.wal.partsUpTo(tail)
 		c.pinLocked(c.content.runs)
 		c.pinLocked(c.content.parts)
+		c.waits = true
+		t.waiting++
 		return nil
 	})
 	if err == logfile.ErrClosed {
@@ -136,6 +139,7 @@ func (c *cut) Finish(ctx context.Context) (manifest.State, error) {
 	if err := c.t.log.Wait(c.seq); err != nil {
 		return manifest.State{}, err
 	}
+	c.waited()
 	s := c.content
 	s.parts = slices.Clone(s.parts)
 	for i := range s.parts {
@@ -186,8 +190,19 @@ func (t *tree) sum(part *manifest.File) error {
 	return err
 }
 
+// waited notes that the log is durable up to the cut, or need not be.
+func (c *cut) waited() {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	if c.waits {
+		c.waits = false
+		c.t.waiting--
+	}
+}
+
 // Release lets go of the files.
 func (c *cut) Release() {
+	c.waited()
 	c.t.mu.Lock()
 	pinned := c.pinned
 	c.pinned, c.over = nil, true

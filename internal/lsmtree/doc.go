@@ -45,7 +45,13 @@
 // holds the operations of a range of sequence numbers; each shard moves to its
 // successor at its next operation. Flushing writes the newest version of
 // each key to a run, in the background. Writers are slowed down while the next
-// memtable fills meanwhile, and wait when it has twice its size.
+// memtable fills meanwhile, and when it has twice its size they wait, or flush
+// themselves.
+//
+// The log goes on in another file behind a memtable, if one is ready. Then the
+// files before are dropped when the run is named by the manifest, and never
+// synced unless somebody asks for it. Otherwise the log is synced up to there
+// first: a log must not end before what the runs have.
 //
 // # Runs and merges
 //
@@ -55,8 +61,12 @@
 // newest record of each key, and drops a tombstone if no run that is older than
 // its inputs can hold the key.
 //
-// Merging takes at most half of the time of one processor, unless there are
-// more runs than merging is supposed to leave; then writers are slowed down.
+// Merging takes at most half of the time of one processor, unless level 0 has
+// become twice as large as it should be. If it goes on growing writers are slowed
+// down.
+//
+// Each run has a filter, with more bits a key the smaller the run is: FilterBits
+// on average.
 //
 // # Cuts
 //

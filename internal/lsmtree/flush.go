@@ -2,7 +2,7 @@ package lsmtree
 
 import (
 	"context"
-	"errors"
+	"math"
 	"slices"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
@@ -13,9 +13,10 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
-// newMemtable returns an empty memtable for what follows on a sequence number.
-func (t *tree) newMemtable(after uint64) (*memtable, error) {
-	return newMemtable(len(t.shards), after, func(size int64) {
+// newMemtable returns an empty memtable for what follows on a sequence number,
+// that expects so many keys.
+func (t *tree) newMemtable(after uint64, keys int64) (*memtable, error) {
+	return newMemtable(len(t.shards), after, keys, func(size int64) {
 		if size >= t.o.MemtableBytes || t.debt.Load() > 0 {
 			t.full.Store(true)
 		}
@@ -42,13 +43,13 @@ func (t *tree) rotateLocked() (*memtable, error) {
 	if seq, _ := t.log.Seq(); seq == old.after {
 		return nil, nil
 	}
-	next, err := t.newMemtable(0)
+	next, err := t.newMemtable(0, t.expect.Load())
 	if err != nil {
 		return nil, err
 	}
 	// Shards that have moved on find the old one here.
 	before := t.edit(func(v *version) { v.frozen = append([]*memtable{old}, v.frozen...) })
-	err = t.log.Freeze(func(tail logfile.Span, seq uint64) error {
+	old.split, err = t.log.Split(func(tail logfile.Span, seq uint64) error {
 		// Whoever appends from now on sees the next one.
 		old.last, next.after = seq, seq
 		t.active.Store(next)
@@ -114,30 +115,25 @@ func (t *tree) flushOldest() error {
 	if vfs.IsNoSpace(err) && t.giveBack() {
 		r, err = t.writeRun(m)
 	}
-	// A power cut must not take back a part of what is in the run, and what
-	// comes later must not be there without it.
-	if err == nil {
+	// The log must not end before what is in runs, unless it begins behind it.
+	if err == nil && !m.split {
 		err = t.log.Wait(m.last)
 	}
 	if err != nil {
 		return t.dropRun(r, err)
 	}
-	gone := t.flushed(m, r)
+	t.flushed(m, r)
 	if r != nil {
 		t.counters.flushed.Add(r.entry.Size)
 	}
 	err = t.publish()
-	for _, f := range gone {
-		err = errors.Join(err, f.Close())
-	}
 	t.weigh()
 	t.askMerge()
 	return err
 }
 
-// flushed puts a run into the place of a memtable, and returns the log files
-// that are not needed any more.
-func (t *tree) flushed(m *memtable, r *table) (gone []*walFile) {
+// flushed puts a run into the place of a memtable.
+func (t *tree) flushed(m *memtable, r *table) {
 	t.mu.Lock()
 	v := t.version.Load()
 	next := &version{frozen: v.frozen[:len(v.frozen)-1], runs: v.runs}
@@ -145,7 +141,7 @@ func (t *tree) flushed(m *memtable, r *table) (gone []*walFile) {
 		next.runs = append([]*table{r}, v.runs...)
 	}
 	old := t.installLocked(next)
-	gone = t.wal.flush(m.last)
+	t.wal.flush(m.last)
 	t.dirty.Store(true)
 	for _, c := range m.cuts {
 		c.takeRunsLocked(next, m.last)
@@ -153,7 +149,6 @@ func (t *tree) flushed(m *memtable, r *table) (gone []*walFile) {
 	m.cuts = nil
 	t.mu.Unlock()
 	t.retire(old)
-	return gone
 }
 
 // writeRun writes a memtable to a run of level 0. It returns nil if there is
@@ -162,12 +157,16 @@ func (t *tree) writeRun(m *memtable) (*table, error) {
 	v := t.hold() // keeps the runs open that are asked for tombstones
 	defer t.release(v)
 	refs := m.newest()
-	w, err := t.newRun(0, int64(len(refs)))
+	w, err := t.newRun(int64(len(refs)), v.runs)
 	if err != nil {
 		return nil, err
 	}
+	t.expect.Store(int64(len(refs)))
 	records := 0
-	for _, ref := range refs {
+	for i, ref := range refs {
+		if i%group == 0 {
+			m.touch(refs[i:min(i+group, len(refs))])
+		}
 		n := m.at(ref.addr)
 		e := m.entry(&n)
 		if e.Kind == record.Tombstone && !t.anyMayHold(v.runs, e.Key) {
@@ -194,12 +193,36 @@ func (t *tree) anyMayHold(runs []*table, key []byte) bool {
 	return false
 }
 
-// newRun begins a run of a level with at most so many keys.
-func (t *tree) newRun(level int, keys int64) (*run.Writer, error) {
+// newRun begins a run with at most so many keys, beside others.
+func (t *tree) newRun(keys int64, beside []*table) (*run.Writer, error) {
 	return run.Create(t.env.Dir, run.Options{
-		Density: t.o.Density, FilterBits: t.o.FilterBits, Keys: keys,
+		Density: t.o.Density, FilterBits: t.filterBits(keys, beside), Keys: keys,
 		Seed: t.seed, Hash: t.o.Hash, Compression: t.o.Compression,
 	})
+}
+
+// filterBits returns the bits that the filter of a run has for each key, so that
+// those of all runs have FilterBits on average, and let as few keys pass as that
+// allows: the rate of a run must be proportional to its size (Dayan, Athanassoulis
+// and Idreos, "Monkey: Optimal Navigable Key-Value Store", SIGMOD 2017, section
+// 4). The rate of a filter falls by half with each 1/ln 2 bits.
+func (t *tree) filterBits(keys int64, beside []*table) float64 {
+	if t.o.FilterBits == 0 {
+		return 0
+	}
+	keys = max(keys, 1)
+	total := float64(keys)
+	for _, r := range beside {
+		total += float64(r.entry.Records)
+	}
+	halvings := func(keys float64) float64 { return math.Log2(total / max(keys, 1)) }
+	mean := halvings(float64(keys)) * float64(keys) / total
+	for _, r := range beside {
+		n := float64(r.entry.Records)
+		mean += halvings(n) * n / total
+	}
+	bits := t.o.FilterBits + (halvings(float64(keys))-mean)/math.Ln2
+	return min(max(bits, t.o.FilterBits/2), 2*t.o.FilterBits)
 }
 
 // finishRun ends a run and opens it. It returns nil if the run is empty.
@@ -285,11 +308,15 @@ func (t *tree) contentLocked() content {
 func (t *tree) publish() error {
 	var runs []manifest.File
 	var flushed uint64
+	var gone []*logfile.File
+	var waiting bool
 	err := t.env.Dir.Commit(func(m *manifest.Manifest) error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		c := t.contentLocked()
 		runs, flushed = c.runs, c.flushed
+		gone = t.wal.goneFiles()
+		waiting = t.waiting > 0
 		m.State = c.encode(max(m.State.Seq, t.log.Durable(), c.flushed))
 		return nil
 	})
@@ -297,8 +324,12 @@ func (t *tree) publish() error {
 		return err
 	}
 	t.unpin(runs)
-	if l, ok := t.log.(*noLog); ok {
-		l.flushed(flushed)
+	if waiting {
+		// A cut has parts of files that are gone.
+		if err := t.log.Wait(flushed); err != nil {
+			return err
+		}
 	}
-	return nil
+	t.log.Cover(flushed, gone)
+	return t.wal.close(gone)
 }

@@ -44,7 +44,7 @@ func (t *tree) Install(s manifest.State, commit func(manifest.State) error) erro
 	if err := t.openRuns(next, c); err != nil {
 		return err
 	}
-	m, err := t.newMemtable(c.flushed)
+	m, err := t.newMemtable(c.flushed, 0)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,10 @@ func (w *wal) turn(c content, next *logfile.File) {
 			f.Close() // nothing depends on what it holds
 		}
 	}
-	w.mu.files = nil
+	for _, f := range w.mu.gone {
+		f.Close()
+	}
+	w.mu.files, w.mu.gone = nil, nil
 	if next != nil {
 		w.mu.files = []*walFile{{File: next}}
 	}

@@ -137,6 +137,7 @@ type tree struct {
 	active  atomic.Pointer[memtable]
 	mu      sync.Mutex
 	pinned  []manifest.File // that were made, until the manifest names them; guarded by mu
+	waiting int             // cuts that wait for the log to be durable; guarded by mu
 
 	readers readers
 
@@ -144,12 +145,14 @@ type tree struct {
 	// written to a run, merging while runs are merged. They are taken in the
 	// order flushing, merging, rotating.
 	rotating, flushing, merging sync.Mutex
-	toFlush, toMerge            atomic.Bool // background work is asked for
-	stop                        atomic.Bool // background work gives way
-	closed                      atomic.Bool // likewise in every shard
-	full                        atomic.Bool // the next writer has to look after the memtable
-	debt                        atomic.Int64
-	dirty                       atomic.Bool // the manifest does not have all
+	toFlush, toMerge            atomic.Bool  // background work is asked for
+	stop                        atomic.Bool  // background work gives way
+	closed                      atomic.Bool  // likewise in every shard
+	full                        atomic.Bool  // the next writer has to look after the memtable
+	late                        atomic.Bool  // merging is
+	debt                        atomic.Int64 // runs by which it is too late
+	expect                      atomic.Int64 // number of keys of the last memtable that was flushed
+	dirty                       atomic.Bool  // the manifest does not have all
 	counters                    counters
 }
 

@@ -44,6 +44,9 @@ type memtable struct {
 	// that of the last one, which is known when it is frozen.
 	after, last uint64
 
+	// split is set if no file of the log has frames of this memtable and of the
+	// next.
+	split bool
 	// settled is set when it is frozen and no write is under way.
 	settled atomic.Bool
 
@@ -62,8 +65,9 @@ type memtable struct {
 		large     [][]byte
 		largeSize int64
 	}
-	size  atomic.Int64 // bytes of chunks and of what is large
-	order order
+	touched byte         // keeps the loads
+	size    atomic.Int64 // bytes of chunks and of what is large
+	order   order
 
 	cuts []*cut // that wait for the run; guarded by tree.mu
 }
@@ -78,12 +82,13 @@ type part struct {
 	_         [64]byte // parts do not share a cache line
 }
 
-func newMemtable(shards int, after uint64, grown func(size int64)) (*memtable, error) {
+// newMemtable returns an empty memtable that expects so many keys.
+func newMemtable(shards int, after uint64, keys int64, grown func(size int64)) (*memtable, error) {
 	a, err := arena.New(reserve, arena.Options{Block: blockBytes, Huge: true})
 	if err != nil {
 		return nil, err
 	}
-	ix, err := hashindex.New(hashindex.Options{Tables: shards, Reserve: reserve})
+	ix, err := hashindex.New(hashindex.Options{Tables: shards, Entries: keys, Reserve: reserve})
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -112,6 +117,14 @@ func (m *memtable) memory() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return n + m.mu.largeSize
+}
+
+// keys returns the number of keys of a memtable that is settled.
+func (m *memtable) keys() (n int64) {
+	for i := range m.parts {
+		n += int64(m.parts[i].table.Len())
+	}
+	return n
 }
 
 // chunk returns the start of n free bytes that do not cross a block.
@@ -155,6 +168,16 @@ func (m *memtable) addLarge(key, value []byte) uint64 {
 	m.mu.largeSize += int64(len(b))
 	m.grownLocked(int64(len(b)))
 	return uint64(len(m.mu.large) - 1)
+}
+
+// touch loads the nodes of a group into the cache, so that their misses overlap.
+func (m *memtable) touch(refs []ref) {
+	var sum byte
+	for _, r := range refs {
+		b := m.at(r.addr).b
+		sum += b[0] + b[min(nodeHeader+64, len(b)-1)]
+	}
+	m.touched = sum
 }
 
 // node is a decoded header.

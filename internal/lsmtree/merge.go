@@ -124,14 +124,15 @@ func (t *tree) merge(ctx context.Context, inputs []*table, level int) error {
 // returns nil if none is left.
 func (t *tree) mergeRuns(ctx context.Context, v *version, inputs []*table, level int) (*table, error) {
 	last := inputs[len(inputs)-1]
-	older := v.runs[slices.Index(v.runs, last)+1:]
+	at := slices.Index(v.runs, last) + 1
+	older := v.runs[at:]
 	var keys int64
 	var sources []source
 	for _, in := range inputs {
 		keys += int64(in.entry.Records)
 		sources = append(sources, newRunSource(in.Run, nil, nil, false))
 	}
-	w, err := t.newRun(level, keys)
+	w, err := t.newRun(keys, append(slices.Clone(v.runs[:at-len(inputs)]), older...))
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +164,7 @@ func (t *tree) mergeRuns(ctx context.Context, v *version, inputs []*table, level
 }
 
 // giveWay stops a merge if it is to stop, and leaves half of the time to others,
-// as long as merging keeps up.
+// unless merging is late.
 func (t *tree) giveWay(ctx context.Context, since time.Time) (time.Time, error) {
 	if ctx.Err() != nil || t.stop.Load() {
 		return since, errStopped
@@ -172,7 +173,7 @@ func (t *tree) giveWay(ctx context.Context, since time.Time) (time.Time, error) 
 	if worked < shortPause {
 		return since, nil
 	}
-	if t.debt.Load() == 0 {
+	if !t.late.Load() {
 		t.env.Sched.Sleep(ctx, worked)
 	}
 	return t.env.Sched.Now(), nil

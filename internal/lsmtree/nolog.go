@@ -12,6 +12,8 @@ import (
 type journal interface {
 	Append(frames []byte, n int) (f *logfile.File, off int64, seq uint64, err error)
 	Freeze(fn func(tail logfile.Span, seq uint64) error) error
+	Split(fn func(tail logfile.Span, seq uint64) error) (split bool, err error)
+	Cover(seq uint64, files []*logfile.File)
 	Seq() (issued, durable uint64)
 	Durable() uint64
 	Wait(seq uint64) error
@@ -72,8 +74,12 @@ func (l *noLog) Durable() uint64 {
 	return durable
 }
 
-// flushed notes that all up to seq is in runs that the manifest names.
-func (l *noLog) flushed(seq uint64) {
+func (l *noLog) Split(fn func(tail logfile.Span, seq uint64) error) (split bool, err error) {
+	return true, l.Freeze(fn)
+}
+
+// Cover notes that all up to seq is in runs that the manifest names.
+func (l *noLog) Cover(seq uint64, _ []*logfile.File) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.durable = max(l.mu.durable, seq)

@@ -66,7 +66,7 @@ func (t *tree) load(folder manifest.Folder, c content) error {
 		r.refs.Store(1)
 		v.runs = append(v.runs, r)
 	}
-	m, err := t.newMemtable(c.flushed)
+	m, err := t.newMemtable(c.flushed, 0)
 	if err != nil {
 		return err
 	}
@@ -129,6 +129,9 @@ func (t *tree) isClosed() bool { return t.closed.Load() }
 func (t *tree) free() error {
 	var err error
 	for _, f := range t.wal.mu.files {
+		err = errors.Join(err, f.Close())
+	}
+	for _, f := range t.wal.mu.gone {
 		err = errors.Join(err, f.Close())
 	}
 	if m := t.active.Load(); m != nil {

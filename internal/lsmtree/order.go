@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"math/bits"
 	"slices"
 	"sync"
 )
@@ -77,7 +78,39 @@ func (m *memtable) refTo(addr uint64) ref {
 	return ref{prefixOf(m.keyAt(addr)), addr}
 }
 
-func (m *memtable) sort(refs []ref) { slices.SortFunc(refs, m.compare) }
+// sort sorts references: it distributes them by prefix to about as many buckets
+// as there are, and sorts each of these.
+func (m *memtable) sort(refs []ref) {
+	const few = 256
+	if len(refs) < few {
+		slices.SortFunc(refs, m.compare)
+		return
+	}
+	least, most := refs[0].prefix, refs[0].prefix
+	for _, r := range refs {
+		least, most = min(least, r.prefix), max(most, r.prefix)
+	}
+	shift := max(bits.Len64(most-least)-bits.Len(uint(len(refs))), 0)
+	starts := make([]int, (most-least)>>shift+2)
+	for _, r := range refs {
+		starts[(r.prefix-least)>>shift+1]++
+	}
+	for i := range starts[1:] {
+		starts[i+1] += starts[i]
+	}
+	sorted, end := make([]ref, len(refs)), slices.Clone(starts)
+	for _, r := range refs {
+		b := (r.prefix - least) >> shift
+		sorted[end[b]] = r
+		end[b]++
+	}
+	for i, start := range starts[:len(starts)-1] {
+		if starts[i+1]-start > 1 {
+			slices.SortFunc(sorted[start:starts[i+1]], m.compare)
+		}
+	}
+	copy(refs, sorted)
+}
 
 func (m *memtable) compare(a, b ref) int {
 	if a.prefix != b.prefix {
@@ -100,7 +133,7 @@ func (m *memtable) mergeRefs(a, b []ref) []ref {
 
 // newest returns the newest node of every key of a frozen memtable, sorted.
 func (m *memtable) newest() []ref {
-	var refs []ref
+	refs := make([]ref, 0, m.keys())
 	var addrs []uint64
 	for i := range m.parts {
 		t := m.parts[i].table

@@ -11,9 +11,10 @@ const (
 	// longestPause bounds what a writer waits at once. It waits when its shard
 	// takes memory, some ten KiB at a time.
 	longestPause = 2 * time.Millisecond
-	// spareRuns is how many times MaxRuns level 0 may have before writers are
-	// slowed down.
-	spareRuns = 3
+	// Merging leaves no time to others when level 0 has lateRuns times MaxRuns,
+	// and writers are slowed down when it has more than spareRuns times.
+	lateRuns  = 2
+	spareRuns = 4
 )
 
 // relieve looks after a memtable that is full: it is frozen if none waits to be
@@ -79,6 +80,7 @@ func (t *tree) flushNow(m *memtable) error {
 
 // flushEverything writes all that there is to runs.
 func (t *tree) flushEverything() error {
+	seq, _ := t.log.Seq()
 	m := t.active.Load()
 	if err := t.rotate(m); err != nil {
 		return err
@@ -92,6 +94,9 @@ func (t *tree) flushEverything() error {
 		if err := t.flushOldest(); err != nil {
 			return err
 		}
+	}
+	if t.log.Durable() < seq {
+		return t.publish() // it failed, in the background
 	}
 	return nil
 }
@@ -110,5 +115,6 @@ func (t *tree) weigh() {
 			young++
 		}
 	}
+	t.late.Store(young >= lateRuns*t.o.MaxRuns)
 	t.debt.Store(int64(max(0, young-spareRuns*t.o.MaxRuns)))
 }

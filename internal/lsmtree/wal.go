@@ -2,6 +2,7 @@ package lsmtree
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ type wal struct {
 		sync.Mutex
 		parts []manifest.File // sealed parts of files, oldest first
 		files []*walFile      // of the chain, and those that are not used yet
+		gone  []*logfile.File // that the manifest may still name, and need not
 		// flushed is the sequence number up to which all is in runs.
 		flushed uint64
 	}
@@ -66,9 +68,9 @@ func (w *wal) ended(span logfile.Span) {
 	w.length.Add(span.End)
 }
 
-// flush notes that all up to seq is in runs, and returns the files that
-// are not needed any more. They are durable.
-func (w *wal) flush(seq uint64) (gone []*walFile) {
+// flush notes that all up to seq is in runs. Files that hold no more are gone when
+// the manifest does not name them.
+func (w *wal) flush(seq uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.mu.flushed = max(w.mu.flushed, seq)
@@ -77,10 +79,30 @@ func (w *wal) flush(seq uint64) (gone []*walFile) {
 		if f.span.File == nil || f.span.Last > seq {
 			return false
 		}
-		gone = append(gone, f)
+		w.mu.gone = append(w.mu.gone, f.File)
 		return true
 	})
-	return gone
+}
+
+func (w *wal) goneFiles() []*logfile.File {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.mu.gone)
+}
+
+// close closes files that are gone, unless somebody did.
+func (w *wal) close(gone []*logfile.File) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var err error
+	w.mu.gone = slices.DeleteFunc(slices.Clone(w.mu.gone), func(f *logfile.File) bool {
+		if !slices.Contains(gone, f) {
+			return false
+		}
+		err = errors.Join(err, f.Close())
+		return true
+	})
+	return err
 }
 
 // maxFiles is the number of files from which on a memtable is flushed, so that
