@@ -36,7 +36,7 @@ const (
 // Options configure a store. The zero value of every field is its default.
 type Options struct {
 	// Engine keeps the data. nil is the engine that the directory was made
-	// with; for a new directory it is AppendLog. Another engine than the
+	// with; for a new directory it is LSMTree. Another engine than the
 	// directory's is refused with ErrEngine.
 	Engine Engine
 
@@ -62,8 +62,8 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Engine is one of the engines of this package, with its settings: AppendLog,
-// LSMTree or MemOnly.
+// Engine is one of the engines of this package, with its settings: LSMTree,
+// AppendLog or MemOnly.
 type Engine interface {
 	// String returns the name, in lower case, as ParseEngine takes it.
 	String() string
@@ -207,7 +207,7 @@ func (d SyncInterval) mode() (logfile.Mode, time.Duration) {
 
 // Engines returns all engines with their default settings, the default for new
 // directories first.
-func Engines() []Engine { return []Engine{AppendLog{}, LSMTree{}, MemOnly{}} }
+func Engines() []Engine { return []Engine{LSMTree{}, AppendLog{}, MemOnly{}} }
 
 // ParseEngine returns the engine of that name with default settings. Case does
 // not matter.

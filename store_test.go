@@ -259,7 +259,7 @@ func TestEngineMismatch(t *testing.T) {
 // of Engines if none is named.
 func TestDefaultEngine(t *testing.T) {
 	s := open(t, t.TempDir(), kvstore.Options{})
-	if got := s.Stats().Engine; got != kvstore.Engines()[0].String() || got != "appendlog" {
+	if got := s.Stats().Engine; got != kvstore.Engines()[0].String() || got != "lsmtree" {
 		t.Errorf("the engine of a new directory is %s", got)
 	}
 	for _, e := range kvstore.Engines() {

@@ -108,7 +108,7 @@ func TestRefuses(t *testing.T) {
 	tests := []struct{ args, says string }{
 		{"--work ycsb", `unknown work "ycsb": choose from seed-table, mixed, rmw, latency, recovery`},
 		{"mixed", `unexpected argument "mixed"`},
-		{"--stores map,rocksdb", `unknown store "rocksdb": choose from map, appendlog, lsmtree, memonly`},
+		{"--stores map,rocksdb", `unknown store "rocksdb": choose from map, lsmtree, appendlog, memonly`},
 		{"--stores map,MAP", "names map twice"},
 		{"--work recovery --stores map", "recovery is not for map: nothing survives"},
 		{"--keys 0", `"0" must be a whole number from 1`},
