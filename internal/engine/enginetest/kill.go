@@ -27,12 +27,16 @@ const (
 	defaultKills  = 20
 )
 
-// Main is the TestMain of an engine that uses CrashKill: it is the child
-// process if CrashKill started it, and otherwise runs the tests and checks that
+// Main is the TestMain of an engine that uses CrashKill or Benchmark: it is the
+// child process if one of them started it, and otherwise runs the tests and checks that
 // no goroutine is left.
 func Main(m *testing.M, e kvstore.Engine) {
 	if dir := os.Getenv(childVariable); dir != "" {
 		fmt.Fprintln(os.Stderr, child(e, dir))
+		os.Exit(1)
+	}
+	if dir := os.Getenv(loadVariable); dir != "" {
+		fmt.Fprintln(os.Stderr, loadAndDie(e, dir))
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
