@@ -34,6 +34,8 @@ const (
 	taskUpdates task = "rmw"
 	// taskLatency does so too, and runs at shares of its maximum.
 	taskLatency task = "latency"
+	// taskScan does so too, and scans it in order.
+	taskScan task = "scan"
 	// taskLoad opens an empty store, loads it and closes it, and taskCrash
 	// the same, but it kills itself instead of closing.
 	taskLoad  task = "load"
@@ -56,7 +58,8 @@ type parameters struct {
 	KeySize   int `json:"key_size"`
 	ValueSize int `json:"value_size"`
 	// Ops, Reads and Distribution are those of mixed and rmw; in latency Ops
-	// is how many operations are drawn, to be done again and again.
+	// is how many operations are drawn, to be done again and again, and in
+	// scan about how many keys a series of scans yields.
 	Ops          int     `json:"ops,omitempty"`
 	Reads        float64 `json:"reads"`
 	Distribution string  `json:"distribution,omitempty"`
@@ -82,6 +85,9 @@ type measurement struct {
 	// Maximum is in operations a second, and Loads are runs at shares of it.
 	Maximum float64           `json:"maximum,omitempty"`
 	Loads   []loadMeasurement `json:"loads,omitempty"`
+
+	// Scanned are the scans of a store in its states.
+	Scanned []scanMeasurement `json:"scanned,omitempty"`
 
 	// OpenSeconds is the time to open the store, FirstGetSeconds that of the
 	// first Get after it, and Lost the number of keys without a value.
@@ -137,6 +143,8 @@ func (c childSpec) run(report func(measurement) error) error {
 		m, err = c.runOps(k)
 	case taskLatency:
 		m, err = c.runLatency(k)
+	case taskScan:
+		m, err = c.runScan(k)
 	case taskLoad:
 		m, err = c.runLoad(k)
 	case taskCrash:
@@ -152,26 +160,57 @@ func (c childSpec) run(report func(measurement) error) error {
 	return report(m)
 }
 
+// openLoaded opens an empty store and loads it. The memory that grows is that
+// from before it was opened.
+func (c childSpec) openLoaded(k kind, m *measurement) (store, *memoryWatch, error) {
+	watch, err := newMemoryWatch()
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := k.open(c.Dir, c.Params.settings)
+	if err != nil {
+		return nil, nil, err
+	}
+	loaded, err := load(s, c.Params)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("loading: %w", err), s.Close())
+	}
+	m.LoadSeconds = loaded.elapsed.Seconds()
+	return s, watch, nil
+}
+
+// A store is at rest when the process uses less than a tenth of a core for as
+// long as restWindow; longestRest ends the wait for one that never is.
+const (
+	restWindow  = 250 * time.Millisecond
+	longestRest = 30 * time.Second
+)
+
+// rest waits until the store has done what it does in the background, so that
+// what comes next has the machine for itself.
+func (c childSpec) rest() error {
+	time.Sleep(c.Params.Settle)
+	for start := time.Now(); c.Params.Settle > 0 && time.Since(start) < longestRest; {
+		before := processTime()
+		time.Sleep(restWindow)
+		if processTime()-before < restWindow/10 {
+			break
+		}
+	}
+	return syncFiles(c.Dir)
+}
+
 // runOps loads a store, runs operations and checks the outcome.
 func (c childSpec) runOps(k kind) (m measurement, err error) {
 	ops, err := drawOps(c.Params)
 	if err != nil {
 		return m, err
 	}
-	watch, err := newMemoryWatch()
-	if err != nil {
-		return m, err
-	}
-	s, err := k.open(c.Dir, c.Params.settings)
+	s, watch, err := c.openLoaded(k, &m)
 	if err != nil {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	loaded, err := load(s, c.Params)
-	if err != nil {
-		return m, fmt.Errorf("loading: %w", err)
-	}
-	m.LoadSeconds = loaded.elapsed.Seconds()
 	time.Sleep(c.Params.Settle)
 	if err := syncFiles(c.Dir); err != nil {
 		return m, err

@@ -26,6 +26,7 @@ const (
 	workMixed     = "mixed"
 	workRMW       = "rmw"
 	workLatency   = "latency"
+	workScan      = "scan"
 	workRecovery  = "recovery"
 )
 
@@ -34,17 +35,18 @@ var works = []struct{ name, about string }{
 	{workMixed, "load, then reads and writes"},
 	{workRMW, "load, then read-modify-writes"},
 	{workLatency, "load, then writes at a steady rate while snapshots are taken, beside a control"},
+	{workScan, "load, then scans in order, and again after a tenth was overwritten; for stores with an order"},
 	{workRecovery, "load, close or kill, then open and get"},
 }
 
 // flagWorks says which works a flag is for, if not for all.
 var flagWorks = map[string][]string{
-	"key-size":       {workMixed, workRMW, workLatency, workRecovery},
-	"value-size":     {workMixed, workRMW, workLatency, workRecovery},
+	"key-size":       {workMixed, workRMW, workLatency, workScan, workRecovery},
+	"value-size":     {workMixed, workRMW, workLatency, workScan, workRecovery},
 	"goroutines":     {workMixed, workRMW, workLatency, workRecovery},
-	"ops":            {workSeedTable, workMixed, workRMW},
+	"ops":            {workSeedTable, workMixed, workRMW, workScan},
 	"dist":           {workSeedTable, workMixed, workRMW, workLatency},
-	"settle":         {workMixed, workRMW, workLatency},
+	"settle":         {workMixed, workRMW, workLatency, workScan},
 	"reads":          {workMixed},
 	"seconds":        {workLatency},
 	"snapshot-every": {workLatency},
@@ -113,6 +115,7 @@ Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
 		Example: `  peers --work mixed --keys 5e6 --memory 128MiB --goroutines 2 --stores pebble,pogreb
   peers --work seed-table --keys 10000 --dist zipfian
   peers --work latency --stores appendlog,pebble --keys 1e6 --seconds 30
+  peers --work scan --stores lsmtree,pebble --keys 1e6
   peers --work recovery --crash --json > recovery.json
   peers --list`,
 		SilenceErrors: true,
@@ -150,7 +153,7 @@ Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
 	flags.Var(&o.keys, "keys", "number of `KEYS` (default 1000000); seed-table: numbers, separated by commas (default 100,10000,1000000)")
 	flags.Var(&o.keySize, "key-size", "`BYTES` of a key")
 	flags.Var(&o.valueSize, "value-size", "`BYTES` of a value (default 100; rmw: 8)")
-	flags.Var(&o.ops, "ops", "`NUMBER` of operations")
+	flags.Var(&o.ops, "ops", "`NUMBER` of operations; scan: of keys that are scanned in each way")
 	flags.Float64Var(&o.reads, "reads", 0.5, "`SHARE` of the operations that read, from 0 to 1")
 	flags.StringSliceVar(&o.dists, "dist", nil, "`DISTRIBUTION` of keys: "+strings.Join(distNames(), ", ")+" (default zipfian; seed-table: all)")
 	flags.Var(&o.goroutines, "goroutines", "`NUMBER` of goroutines that share the operations")
@@ -197,6 +200,7 @@ func (o request) writeList(w io.Writer) error {
 	}
 	writeInfos(&out, infos)
 	writeSnapshots(&out, infos)
+	writeScans(&out, infos)
 	_, err := io.WriteString(w, strings.TrimSuffix(out.String(), "\n"))
 	return err
 }
@@ -237,11 +241,7 @@ func (o request) comparison(changed func(flag string) bool) (comparison, error) 
 // kinds returns the stores to run.
 func (o request) kinds() ([]kind, error) {
 	if len(o.stores) == 0 {
-		kinds := defaultKinds()
-		if o.work == workRecovery {
-			kinds = slices.DeleteFunc(kinds, func(k kind) bool { return k.class == nothing })
-		}
-		return kinds, nil
+		return slices.DeleteFunc(defaultKinds(), func(k kind) bool { return o.unfit(k) != "" }), nil
 	}
 	var kinds []kind
 	for _, name := range o.stores {
@@ -252,12 +252,23 @@ func (o request) kinds() ([]kind, error) {
 		if slices.ContainsFunc(kinds, func(other kind) bool { return other.name == k.name }) {
 			return nil, fmt.Errorf("--stores names %s twice", k.name)
 		}
-		if o.work == workRecovery && k.class == nothing {
-			return nil, fmt.Errorf("%s is not for %s: %s", workRecovery, k.name, k.class.meaning())
+		if why := o.unfit(k); why != "" {
+			return nil, fmt.Errorf("%s is not for %s: %s", o.work, k.name, why)
 		}
 		kinds = append(kinds, k)
 	}
 	return kinds, nil
+}
+
+// unfit says why the work is not for a store, if it is not.
+func (o request) unfit(k kind) string {
+	switch {
+	case o.work == workRecovery && k.class == nothing:
+		return k.class.meaning()
+	case o.work == workScan && k.scans == "":
+		return "it has no order of keys to scan in"
+	}
+	return ""
 }
 
 func (o request) seedTable() (bench.SeedTable, error) {
@@ -308,6 +319,8 @@ func (o request) runner(kinds []kind) (runner, error) {
 	if o.work != workRecovery {
 		p.Ops = o.ops.list[0]
 		p.Settle = o.settle
+	}
+	if slices.Contains(flagWorks["dist"], o.work) {
 		if len(o.dists) > 1 {
 			return runner{}, fmt.Errorf("--dist: %s takes a single one", o.work)
 		}
@@ -345,6 +358,8 @@ func (o request) runner(kinds []kind) (runner, error) {
 		tasks = []task{taskUpdates}
 	case o.work == workLatency:
 		tasks = []task{taskLatency}
+	case o.work == workScan:
+		tasks = []task{taskScan}
 	case o.work == workRecovery && o.crash:
 		tasks = []task{taskCrash, taskOpen}
 	case o.work == workRecovery:

@@ -32,6 +32,7 @@ func TestWorks(t *testing.T) {
 		"--ops 1e3 --settle 0 --value-size 64 --key-size 8 --memory 8MB" + small: "", // refused: 8 MB are not 8 MiB
 		"--work rmw --ops 1_000 --settle 0 --goroutines 2" + small:               "values of 8 B, memory 128 MiB, 1,000 updates, zipfian, 2 goroutines\n",
 		"--work latency --seconds 0.05 --snapshot-every 9ms --settle 0" + small:  "Sets for 0.05 s at each rate, zipfian, 1 goroutine, snapshots every 9ms\n",
+		"--work scan --ops 2e3 --settle 0 --keys 500 --reps 1 --stores lsmtree":  "scans of 100 keys and of all, about 2,000 keys in each way\n",
 		"--work recovery --keys 500 --reps 1 --stores memonly,bbolt":             "loaded and closed, then opened\n",
 		"--work recovery --crash --keys 500 --reps 1 --stores memonly,pebble":    "killed after the last write, then opened\n",
 		"--work seed-table --dist zipfian --ops 1e3" + small:                     "number of distinct choices for keys and values: 500\ndistribution:   Zipfian\n1.0e+03 writes  memonly:",
@@ -106,11 +107,16 @@ func TestJSON(t *testing.T) {
 
 func TestRefuses(t *testing.T) {
 	tests := []struct{ args, says string }{
-		{"--work ycsb", `unknown work "ycsb": choose from seed-table, mixed, rmw, latency, recovery`},
+		{"--work ycsb", `unknown work "ycsb": choose from seed-table, mixed, rmw, latency, scan, recovery`},
 		{"mixed", `unexpected argument "mixed"`},
 		{"--stores map,rocksdb", `unknown store "rocksdb": choose from map, lsmtree, appendlog, memonly`},
 		{"--stores map,MAP", "names map twice"},
 		{"--work recovery --stores map", "recovery is not for map: nothing survives"},
+		{"--work scan --stores pebble,map", "scan is not for map: it has no order"},
+		{"--work scan --stores POGREB", "scan is not for pogreb: it has no order"},
+		{"--work scan --dist uniform", "--dist is not for scan"},
+		{"--work scan --goroutines 2", "--goroutines is not for scan"},
+		{"--work scan --settle -1s", "cannot be less than 0"},
 		{"--keys 0", `"0" must be a whole number from 1`},
 		{"--keys 1,2", "mixed takes a single number"},
 		{"--keys 257 --key-size 1", "there are no 257 different keys of 1 byte"},
@@ -144,7 +150,7 @@ func TestRefuses(t *testing.T) {
 		{"--seed 0", "from 1 to"},
 		{"--crash", "--crash is not for mixed but for recovery"},
 		{"--work rmw --reads 0.1", "--reads is not for rmw but for mixed"},
-		{"--work recovery --ops 5", "--ops is not for recovery but for seed-table, mixed, rmw"},
+		{"--work recovery --ops 5", "--ops is not for recovery but for seed-table, mixed, rmw, scan"},
 		{"--work seed-table --goroutines 2", "--goroutines is not for seed-table"},
 		{"--fast", "unknown flag: --fast"},
 	}
@@ -164,7 +170,7 @@ func TestRefuses(t *testing.T) {
 
 func TestListAndHelp(t *testing.T) {
 	for args, parts := range map[string][]string{
-		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every", "\nlatency     load", ": Snapshot and Wait", "  map, badger, bbolt, goleveldb, pogreb, bitcask: none"},
+		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every", "\nlatency     load", ": Snapshot and Wait", "  map, badger, bbolt, goleveldb, pogreb, bitcask: none", "\nscan        load", "\nhow scan goes through the keys:\n  map, pogreb, bitcask: none\n  lsmtree,", ": NewIter, SeekGE\n"},
 		"--help":                {"--work WORK", `(default "mixed")`, "--stores STORES", "memonly", "--memory BYTES", "(default 128MiB)", "--crash", "--goroutines", "--seconds SECONDS", "--snapshot-every PAUSE"},
 	} {
 		out, _, err := runPeers(t.Context(), args)

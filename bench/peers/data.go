@@ -125,7 +125,7 @@ func drawOps(p parameters) ([]draw, error) {
 	kinds := rand.New(rand.NewPCG(p.Seed, 1))
 	// Outside of the Go heap: it would make the collector, which goes by
 	// the size of the heap, less busy.
-	ops := allocate(p.Ops)
+	ops := allocate[draw](p.Ops)
 	for i := range ops {
 		ops[i] = draw(keys.Next())
 		if kinds.Float64() < p.Reads {

@@ -76,20 +76,11 @@ func (c childSpec) runLatency(k kind) (m measurement, err error) {
 	if err != nil {
 		return m, err
 	}
-	watch, err := newMemoryWatch()
-	if err != nil {
-		return m, err
-	}
-	s, err := k.open(c.Dir, c.Params.settings)
+	s, watch, err := c.openLoaded(k, &m)
 	if err != nil {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	loaded, err := load(s, c.Params)
-	if err != nil {
-		return m, fmt.Errorf("loading: %w", err)
-	}
-	m.LoadSeconds = loaded.elapsed.Seconds()
 
 	r := &latencyRun{childSpec: c, store: s, ops: ops, snapshots: snapshots{every: c.Params.SnapshotEvery}}
 	r.snapshots.of, _ = s.(snapshotter)
@@ -176,27 +167,6 @@ func (r *latencyRun) disturbed(s *stretch) (shots, error) {
 	taken, snapshotErr := stop()
 	r.past = append(r.past, *s)
 	return taken, errors.Join(err, snapshotErr)
-}
-
-// A store is at rest when the process uses less than a tenth of a core for as
-// long as restWindow; longestRest ends the wait for one that never is.
-const (
-	restWindow  = 250 * time.Millisecond
-	longestRest = 30 * time.Second
-)
-
-// rest waits until the store has done what it does in the background, so that
-// a control has the machine for itself.
-func (r *latencyRun) rest() error {
-	time.Sleep(r.Params.Settle)
-	for start := time.Now(); r.Params.Settle > 0 && time.Since(start) < longestRest; {
-		before := processTime()
-		time.Sleep(restWindow)
-		if processTime()-before < restWindow/10 {
-			break
-		}
-	}
-	return syncFiles(r.Dir)
 }
 
 // A stretch is a time in which goroutines do nothing but Sets: goroutine g of n

@@ -223,7 +223,7 @@ func TestTaken(t *testing.T) {
 
 // A mistake in the call ends the program with 2.
 func TestExitCode(t *testing.T) {
-	for _, args := range []string{"--work latency --seconds -1", "--work latency --snapshot-every -1s", "--work latency --cut", "--seconds 1"} {
+	for _, args := range []string{"--work latency --seconds -1", "--work latency --snapshot-every -1s", "--work latency --cut", "--work scan --stores bitcask", "--seconds 1"} {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], strings.Fields(args)...)
 		cmd.Env = append(os.Environ(), childVariable+"=main")
 		out, err := cmd.CombinedOutput()

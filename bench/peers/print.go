@@ -42,6 +42,8 @@ func (r result) writeText(w io.Writer) error {
 	case workLatency:
 		fmt.Fprintf(&out, "Sets for %g s at each rate, %s, %s, snapshots %s",
 			p.Seconds, p.Distribution, counted(p.Goroutines, "goroutine"), everyText(p.SnapshotEvery))
+	case workScan:
+		fmt.Fprintf(&out, "scans of %d keys and of all, about %s keys in each way", shortScan, humanize.Comma(int64(p.Ops)))
 	default:
 		fmt.Fprintf(&out, "%s updates, %s, %s", humanize.Comma(int64(p.Ops)), p.Distribution, counted(p.Goroutines, "goroutine"))
 	}
@@ -57,16 +59,29 @@ func (r result) writeText(w io.Writer) error {
 		r.writeMaximum(&out)
 		r.writeLoads(&out)
 		compared = "maximum, " + compared
+	case workScan:
+		writeScans(&out, infos(r.Rows))
+		r.writeScanned(&out)
+		r.writeSizes(&out)
 	default:
 		r.writeOps(&out)
 	}
-	var speeds []speed
-	for _, row := range r.Rows {
-		speeds = append(speeds, speed{row.Name, row.speed()})
+	if r.Work == workScan {
+		r.writeScanMatrices(&out)
+	} else {
+		writeMatrix(&out, compared, r.speeds(row.speed))
 	}
-	writeMatrix(&out, compared, speeds)
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+// speeds returns how fast each store is at something.
+func (r result) speeds(of func(r row) float64) []speed {
+	var speeds []speed
+	for _, row := range r.Rows {
+		speeds = append(speeds, speed{row.Name, of(row)})
+	}
+	return speeds
 }
 
 func infos(rows []row) []storeInfo {
@@ -96,16 +111,26 @@ func writeInfos(w io.Writer, infos []storeInfo) {
 
 // writeSnapshots writes how stores take snapshots.
 func writeSnapshots(w io.Writer, infos []storeInfo) {
+	writeHows(w, "snapshots in latency:", infos, func(s storeInfo) string { return s.Snapshots })
+}
+
+// writeScans writes how stores scan.
+func writeScans(w io.Writer, infos []storeInfo) {
+	writeHows(w, "how scan goes through the keys:", infos, func(s storeInfo) string { return s.Scans })
+}
+
+// writeHows writes how stores do something that not all can.
+func writeHows(w io.Writer, title string, infos []storeInfo, of func(s storeInfo) string) {
 	var hows []string
 	stores := make(map[string][]string)
 	for _, s := range infos {
-		how := cmp.Or(s.Snapshots, "none")
+		how := cmp.Or(of(s), "none")
 		if len(stores[how]) == 0 {
 			hows = append(hows, how)
 		}
 		stores[how] = append(stores[how], s.Name)
 	}
-	fmt.Fprintln(w, "snapshots in latency:")
+	fmt.Fprintln(w, title)
 	for _, how := range hows {
 		fmt.Fprintf(w, "  %s: %s\n", strings.Join(stores[how], ", "), how)
 	}
@@ -181,6 +206,47 @@ func everyText(pause time.Duration) string {
 		return "never"
 	}
 	return "every " + pause.String()
+}
+
+// writeScanned writes a line for each store for all that was scanned. It puts
+// together what is to be compared.
+func (r result) writeScanned(w io.Writer) {
+	t := table(w)
+	fmt.Fprintln(t, "scan\tstate\tstore\tkeys/s\tmin\tmax\tratio\tper key\tscans\t")
+	for i := range r.scans() {
+		for _, row := range r.Rows {
+			s := row.Scanned[i]
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", s.Scan, s.State, row.Name,
+				rateText(s.KeysPerSecond.Median), rateText(s.KeysPerSecond.Min), rateText(s.KeysPerSecond.Max), ratioText(s.Ratio),
+				nanosText(s.NanosPerKey.Median), humanize.Comma(int64(s.Scans.Median)))
+		}
+	}
+	_ = t.Flush()
+	fmt.Fprintln(w)
+}
+
+// scans returns what each store scanned.
+func (r result) scans() []scanRow {
+	if len(r.Rows) == 0 {
+		return nil
+	}
+	return r.Rows[0].Scanned
+}
+
+func (r result) writeSizes(w io.Writer) {
+	t := table(w)
+	fmt.Fprintln(t, "store\tanon\tfile\tdisk\tload/s\t")
+	for _, row := range r.Rows {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t\n", row.Name, bytesText(int64(row.AnonBytes.Median)), bytesText(int64(row.FileBytes.Median)),
+			bytesText(int64(row.DiskBytes.Median)), rateText(row.LoadOpsPerSecond.Median))
+	}
+	_ = t.Flush()
+}
+
+func (r result) writeScanMatrices(w io.Writer) {
+	for i, s := range r.scans() {
+		writeMatrix(w, s.what()+", times as fast as", r.speeds(func(r row) float64 { return r.Scanned[i].KeysPerSecond.Median }))
+	}
 }
 
 func (r result) writeRecovery(w io.Writer) {

@@ -23,10 +23,12 @@ type storeInfo struct {
 	Settings string `json:"settings"`
 	// Snapshots says how snapshots are taken in latency, if they are.
 	Snapshots string `json:"snapshots,omitempty"`
+	// Scans says how scan goes through the keys, if it does.
+	Scans string `json:"scans,omitempty"`
 }
 
 func infoOf(k kind, s settings) storeInfo {
-	return storeInfo{Name: k.name, Class: k.class, Settings: k.describe(s), Snapshots: k.snapshots}
+	return storeInfo{Name: k.name, Class: k.class, Settings: k.describe(s), Snapshots: k.snapshots, Scans: k.scans}
 }
 
 // A row is what one store did, summed up over its repetitions.
@@ -50,6 +52,9 @@ type row struct {
 	// Loads are those of latency: one for each share of the maximum.
 	Loads []loadRow `json:"loads,omitempty"`
 
+	// Scanned are those of scan, which has no other speeds.
+	Scanned []scanRow `json:"scanned,omitempty"`
+
 	// OpenSeconds to Lost are those of recovery.
 	OpenSeconds     *bench.Spread `json:"open_seconds,omitempty"`
 	FirstGetSeconds *bench.Spread `json:"first_get_seconds,omitempty"`
@@ -62,8 +67,9 @@ type row struct {
 
 	// Ratio is how many times as fast as the reference the store is, and
 	// Ratios the same for every store that has a row: ratios of medians.
+	// Scan has them for each of Scanned instead.
 	Ratio  float64            `json:"ratio,omitempty"`
-	Ratios map[string]float64 `json:"ratios"`
+	Ratios map[string]float64 `json:"ratios,omitempty"`
 }
 
 // speed is what ratios are made of.
@@ -85,13 +91,27 @@ func summarise(work string, kinds []kind, p parameters, reference string, runs [
 		}
 	}
 	for i := range rows {
-		rows[i].Ratios = make(map[string]float64)
-		for _, other := range rows {
-			rows[i].Ratios[other.Name] = rows[i].speed() / other.speed()
+		r := &rows[i]
+		for j := range r.Scanned {
+			s := &r.Scanned[j]
+			s.Ratios = ratios(rows, i, func(r row) float64 { return r.Scanned[j].KeysPerSecond.Median })
+			s.Ratio = s.Ratios[reference]
 		}
-		rows[i].Ratio = rows[i].Ratios[reference]
+		if work != workScan {
+			r.Ratios = ratios(rows, i, row.speed)
+			r.Ratio = r.Ratios[reference]
+		}
 	}
 	return rows
+}
+
+// ratios returns how many times as fast as each row one of them is.
+func ratios(rows []row, i int, speed func(r row) float64) map[string]float64 {
+	ratios := make(map[string]float64)
+	for _, other := range rows {
+		ratios[other.Name] = speed(rows[i]) / speed(other)
+	}
+	return ratios
 }
 
 // rowOf sums up the repetitions of one store.
@@ -112,6 +132,9 @@ func rowOf(work string, p parameters, runs []measurement) row {
 	case workLatency:
 		r.OpsPerSecond = spread(func(m measurement) float64 { return m.Maximum })
 		r.Loads = loadRows(runs)
+		return r
+	case workScan:
+		r.Scanned = scanRows(runs)
 		return r
 	case workRecovery:
 		r.OpenSeconds = spread(func(m measurement) float64 { return m.OpenSeconds })
@@ -213,4 +236,38 @@ func loadRowOf(loads []loadMeasurement) loadRow {
 		Complete:     times(func(m loadMeasurement) taken { return m.Complete }),
 		WrittenBytes: over(func(m loadMeasurement) float64 { return float64(m.WrittenBytes) }),
 	}
+}
+
+// A scanRow is the scans of one kind of one store in one state, summed up over
+// its repetitions.
+type scanRow struct {
+	State string `json:"state"`
+	Scan  string `json:"scan"`
+	// Scans is how many there were in a repetition.
+	Scans         bench.Spread       `json:"scans"`
+	KeysPerSecond bench.Spread       `json:"keys_per_second"`
+	NanosPerKey   bench.Spread       `json:"ns_per_key"`
+	Ratio         float64            `json:"ratio,omitempty"`
+	Ratios        map[string]float64 `json:"ratios"`
+}
+
+// what says what was scanned.
+func (s scanRow) what() string { return s.Scan + ", " + s.State }
+
+// scanRows sums up each kind of scan in each state.
+func scanRows(runs []measurement) []scanRow {
+	var rows []scanRow
+	for i, first := range runs[0].Scanned {
+		over := func(f func(m scanMeasurement) float64) bench.Spread {
+			return spreadOver(runs, func(m measurement) float64 { return f(m.Scanned[i]) })
+		}
+		rows = append(rows, scanRow{
+			State:         first.State,
+			Scan:          first.Scan,
+			Scans:         over(func(m scanMeasurement) float64 { return float64(m.Scans) }),
+			KeysPerSecond: over(func(m scanMeasurement) float64 { return float64(m.Keys) / m.Seconds }),
+			NanosPerKey:   over(func(m scanMeasurement) float64 { return 1e9 * m.Seconds / float64(m.Keys) }),
+		})
+	}
+	return rows
 }

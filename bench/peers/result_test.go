@@ -23,6 +23,7 @@ func testResult(work string) result {
 			LoadSeconds: 2, Seconds: seconds, Latency: bench.Latency{P50: 100, P99: p99, P999: 9_000_000}, AllocsPerOp: 1.5,
 			OpenSeconds: seconds, FirstGetSeconds: seconds / 4, Lost: p99,
 			Maximum: 1e6 / seconds, Loads: []loadMeasurement{testLoad(0.25, p99), testLoad(0.5, 2*p99)},
+			Scanned:   []scanMeasurement{{stateLoaded, scanShort, 100, 1e4, seconds}, {stateLoaded, scanFull, 2, 1e6, seconds * seconds}},
 			AnonBytes: anon << 20, FileBytes: 5 << 20, DiskBytes: 7 << 30, WrittenBytes: 1000,
 		}
 	}
@@ -94,6 +95,26 @@ func TestSummarise(t *testing.T) {
 	}
 	if product := fast.Ratios["slow"] * slow.Ratios["fast"]; math.Abs(product-1) > 1e-9 {
 		t.Errorf("the ratios of two stores multiply to %v", product)
+	}
+}
+
+func TestSummariseScan(t *testing.T) {
+	fast := testResult(workScan).Rows[1]
+	if fast.OpsPerSecond != nil || fast.Ratios != nil || fast.Ratio != 0 || len(fast.Scanned) != 2 {
+		t.Fatalf("row %+v", fast)
+	}
+	full := fast.Scanned[1]
+	for what, test := range map[string]struct{ got, want bench.Spread }{
+		"keys/s": {full.KeysPerSecond, bench.Spread{Median: 16e6, Min: 4e6, Max: 1e8}},
+		"scans":  {full.Scans, bench.Spread{Median: 2, Min: 2, Max: 2}},
+		"ns":     {full.NanosPerKey, bench.Spread{Median: 62.5, Min: 10, Max: 250}},
+	} {
+		if math.Abs(test.got.Median-test.want.Median)+math.Abs(test.got.Min-test.want.Min)+math.Abs(test.got.Max-test.want.Max) > 1e-3 {
+			t.Errorf("%s: got %+v, want %+v", what, test.got, test.want)
+		}
+	}
+	if full.what() != "full, loaded" || full.Ratio != 16 || fast.Scanned[0].Ratio != 4 || len(full.Ratios) != 3 || full.Ratios["slow"] <= 300 {
+		t.Errorf("scans %+v", fast.Scanned)
 	}
 }
 
@@ -177,6 +198,15 @@ func TestWriteText(t *testing.T) {
 			"     fast    25%   250k    225k  500ns  2.00µs  2.00ms   2.00s       1.00µs      2.00s          3  1.00ms       2.00ms    30.0ms  5.0 MiB\n",
 			"maximum, times as fast as\n",
 			"  control    25%   250k           70ns   100ns  2.00ms",
+		},
+		workScan: {
+			"memory 8.0 MiB, scans of 100 keys and of all, about 1,000,000 keys in each way\n",
+			"how scan goes through the keys:\n  ref, fast, slow: none\n",
+			"   scan   state  store  keys/s    min    max   ratio  per key  scans\n",
+			"  short  loaded   fast   40.0k  20.0k   100k   4.00x   25.0µs    100\n",
+			"   full  loaded   fast   16.0M  4.00M   100M   16.0x     62ns      2\n",
+			"  store    anon     file     disk  load/s\n    ref  10 MiB",
+			"\nfull, loaded, times as fast as\n",
 		},
 		workRecovery: {"loaded and closed, then opened\n", "   fast  250ms     62.5ms     312ms  125ms  625ms  4.00x       2000  20 MiB"},
 	} {

@@ -18,6 +18,7 @@ var bboltKind = kind{
 	describe: func(settings) string {
 		return "a transaction a write, NoSync, NoGrowSync, NoFreelistSync, freelist in a hash map; the page cache is its cache"
 	},
+	scans: "a transaction with a Cursor, Seek",
 }
 
 var bboltBucket = []byte("b")
@@ -72,4 +73,13 @@ func (b bboltStore) updater(fn change) func(key []byte) error {
 			return bucket.Put(key, value)
 		})
 	}
+}
+
+func (b bboltStore) scan(start []byte, fn func(key, value []byte) bool) error {
+	return b.View(func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(bboltBucket).Cursor()
+		for key, value := cursor.Seek(start); key != nil && fn(key, value); key, value = cursor.Next() {
+		}
+		return nil
+	})
 }

@@ -20,6 +20,7 @@ var goleveldbKind = kind{
 		return fmt.Sprintf("block cache %s, 2 write buffers of %s, bloom filters of %d bits, no compression, Sync off",
 			bytesText(goleveldbCache(s)), bytesText(goleveldbBuffer(s)), filterBits)
 	},
+	scans: "NewIterator, Seek",
 }
 
 func goleveldbCache(s settings) int64  { return s.Memory / 2 }
@@ -57,4 +58,12 @@ func (g *goleveldbStore) Set(key, value []byte) error {
 
 func (g *goleveldbStore) updater(fn change) func(key []byte) error {
 	return g.stripes.updater(g, fn)
+}
+
+func (g *goleveldbStore) scan(start []byte, fn func(key, value []byte) bool) error {
+	it := g.NewIterator(nil, nil)
+	defer it.Release()
+	for ok := it.Seek(start); ok && fn(it.Key(), it.Value()); ok = it.Next() {
+	}
+	return it.Error()
 }

@@ -22,6 +22,7 @@ func ourKind(e kvstore.Engine) kind {
 			return ours{db}, nil
 		},
 		snapshots: "Snapshot and Wait; the cut is the call of Snapshot",
+		scans:     "Scan(start, nil).All()",
 		describe:  func(s settings) string { return fmt.Sprintf("MemoryBytes %s, else defaults", bytesText(s.Memory)) },
 	}
 	if e.Driver().Class() == engine.Log {
@@ -52,4 +53,14 @@ func (o ours) snapshot(id uint64) (done func() error, err error) {
 		return nil, err
 	}
 	return func() error { return sn.Wait(context.Background()) }, nil
+}
+
+func (o ours) scan(start []byte, fn func(key, value []byte) bool) error {
+	it := o.Scan(start, nil)
+	for key, value := range it.All() {
+		if !fn(key, value) {
+			break
+		}
+	}
+	return it.Err()
 }

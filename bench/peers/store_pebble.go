@@ -26,6 +26,7 @@ var pebbleKind = kind{
 	},
 	describe:  func(s settings) string { return describePebble(s) + ", NoSync" },
 	snapshots: pebbleSnapshots,
+	scans:     pebbleScans,
 }
 
 // pebbleAckedKind is Pebble with its log written before a write is
@@ -41,6 +42,7 @@ var pebbleAckedKind = kind{
 		return describePebble(s) + ", Sync with an fsync of the log that does nothing"
 	},
 	snapshots: pebbleSnapshots,
+	scans:     pebbleScans,
 }
 
 // pebbleSyncKind is Pebble with every write synced.
@@ -52,9 +54,12 @@ var pebbleSyncKind = kind{
 	},
 	describe:  func(s settings) string { return describePebble(s) + ", Sync" },
 	snapshots: pebbleSnapshots,
+	scans:     pebbleScans,
 }
 
 const pebbleSnapshots = "Checkpoint with a flushed log, into a directory that is removed again; the cut is all of the call of Checkpoint"
+
+const pebbleScans = "NewIter, SeekGE"
 
 // pebbleMemtables is how many memtables there are at most. Pebble takes their
 // memory from the block cache.
@@ -124,6 +129,24 @@ func (p *pebbleStore) snapshot(id uint64) (done func() error, err error) {
 		return nil, err
 	}
 	return func() error { return os.RemoveAll(dir) }, nil
+}
+
+func (p *pebbleStore) scan(start []byte, fn func(key, value []byte) bool) (err error) {
+	it, err := p.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.SeekGE(start); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if !fn(it.Key(), value) {
+			break
+		}
+	}
+	return it.Error()
 }
 
 // quietPebble drops messages and stops at a fatal one.

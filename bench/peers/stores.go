@@ -37,6 +37,8 @@ type kind struct {
 	describe func(s settings) string
 	// snapshots says how it is a snapshotter, if it is one.
 	snapshots string
+	// scans says how it is a scanner, if it is one.
+	scans string
 }
 
 // settings are what all stores have in common. Each translates them into its

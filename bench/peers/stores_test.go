@@ -168,6 +168,16 @@ func TestStores(t *testing.T) {
 					}
 				}
 			})
+			t.Run("scans", func(t *testing.T) {
+				s := openTest(t, k, t.TempDir())
+				of, ok := s.(scanner)
+				if ok != (k.scans != "") {
+					t.Fatalf("scans %q, and it has them: %v", k.scans, ok)
+				}
+				if ok {
+					testScanner(t, s, of)
+				}
+			})
 			t.Run("description", func(t *testing.T) {
 				if text := k.describe(testSettings); text == "" || strings.Contains(text, "\n") {
 					t.Errorf("the settings should be described on one line: %q", text)
@@ -175,6 +185,33 @@ func TestStores(t *testing.T) {
 			})
 		})
 	}
+}
+
+// testScanner scans a store that is empty, and then one that has a few keys.
+func testScanner(t *testing.T, s store, of scanner) {
+	want := func(start []byte, most int, want string) {
+		t.Helper()
+		got := ""
+		err := of.scan(start, func(key, value []byte) bool {
+			got += fmt.Sprintf("%s=%s ", key, value)
+			most--
+			return most > 0
+		})
+		if err != nil || got != want {
+			t.Errorf("from %q on: %q, error %v, want %q", start, got, err, want)
+		}
+	}
+	want(nil, 9, "")
+	for _, key := range []string{"b", "\xff", "ab", "a", "c"} {
+		mustSet(t, s, key, "1")
+	}
+	mustSet(t, s, "b", "2")
+	want(nil, 9, "a=1 ab=1 b=2 c=1 \xff=1 ")
+	want(nil, 2, "a=1 ab=1 ")
+	want([]byte("ab"), 2, "ab=1 b=2 ")
+	want([]byte("aa"), 1, "ab=1 ")
+	want([]byte("bb"), 9, "c=1 \xff=1 ")
+	want([]byte("\xff\x00"), 9, "")
 }
 
 // The classes, with a process that is killed.

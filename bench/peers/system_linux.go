@@ -14,18 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allocate returns memory that the garbage collector does not know. It is never
-// given back.
-func allocate(n int) []draw {
+// allocate returns memory that the garbage collector does not know, for what has
+// no pointers. It is never given back.
+func allocate[T draw | uint32 | held](n int) []T {
 	if n == 0 {
 		return nil
 	}
-	bytes := n * int(unsafe.Sizeof(draw(0)))
+	bytes := n * int(unsafe.Sizeof(*new(T)))
 	mem, err := unix.Mmap(-1, 0, bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
-		return make([]draw, n)
+		return make([]T, n)
 	}
-	return unsafe.Slice((*draw)(unsafe.Pointer(&mem[0])), n)
+	return unsafe.Slice((*T)(unsafe.Pointer(&mem[0])), n)
 }
 
 // readMemory returns what of this process is in memory.

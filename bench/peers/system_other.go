@@ -6,7 +6,7 @@ import "time"
 
 // The times are measured everywhere, the rest only on Linux.
 
-func allocate(n int) []draw { return make([]draw, n) }
+func allocate[T draw | uint32 | held](n int) []T { return make([]T, n) }
 
 func readMemory() (memory, error) { return memory{}, nil }
 

@@ -9,6 +9,9 @@ import (
 
 // Apply appends all writes at once, with the locks of all their shards held.
 func (t *tree) Apply(b *engine.Batch) error {
+	if b.Len() == 0 {
+		return nil
+	}
 	if err := t.resume(); err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func (t *tree) worthRun(m *memtable) bool {
 	}
 	size, length := m.size.Load(), t.wal.length.Load()
 	t.log.Freeze(func(tail logfile.Span, _ uint64) error { length += tail.End; return nil })
-	return t.wal.crowded() || size >= t.o.MemtableBytes/cutShare || length > smallLog && length > size+size/4
+	return t.crowded() || size >= t.o.MemtableBytes/cutShare || length > smallLog && length > size+size/4
 }
 
 // youngestFrozen returns the memtable that was frozen last, or nil.

@@ -93,7 +93,7 @@ func (t *tree) turn(next *version, m *memtable, c content, commit func(manifest.
 	made := slices.Clone(t.pinned)
 	t.mu.Unlock()
 	t.unpin(made)
-	t.full.Store(t.wal.crowded())
+	t.full.Store(t.crowded())
 	t.weigh()
 	return nil
 }

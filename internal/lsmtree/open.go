@@ -79,7 +79,7 @@ func (t *tree) load(folder manifest.Folder, c content) error {
 
 // Started begins work in the background.
 func (t *tree) Started() {
-	t.full.Store(t.wal.crowded() || t.active.Load().size.Load() >= t.o.MemtableBytes)
+	t.full.Store(t.crowded() || t.active.Load().size.Load() >= t.o.MemtableBytes)
 	t.weigh()
 	t.askMerge()
 }

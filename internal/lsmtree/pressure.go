@@ -28,7 +28,7 @@ func (t *tree) relieve() error {
 		float64(m.size.Load())/float64(t.o.MemtableBytes),
 		float64(t.wal.length.Load())/float64(t.logLimit()),
 	)
-	if t.wal.crowded() {
+	if t.crowded() {
 		fill = max(fill, 1)
 	}
 	waiting := t.oldestFrozen() != nil

@@ -106,15 +106,16 @@ func (w *wal) close(gone []*logfile.File) error {
 }
 
 // maxFiles is the number of files from which on a memtable is flushed, so that
-// many short lives of a store leave few. One life that fills a memtable takes
-// fewer.
+// many short lives of a store leave few. One life that fills large memtables may
+// take more.
 const maxFiles = 10
 
-// crowded reports whether there are too many files.
-func (w *wal) crowded() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.mu.parts)+len(w.mu.files) > maxFiles
+// crowded reports whether the log has too many files.
+func (t *tree) crowded() bool {
+	t.wal.mu.Lock()
+	defer t.wal.mu.Unlock()
+	n := len(t.wal.mu.parts) + len(t.wal.mu.files)
+	return int64(n) > maxFiles+2*t.o.MemtableBytes/defaultLogBytes
 }
 
 // state returns the files that the manifest has to name, and up to where all is
