@@ -253,5 +253,5 @@ func (s *segments) become(parts []cutPart, next *logfile.File) {
 	for _, seg := range s.mu.live {
 		seg.refs++
 	}
-	s.releaseLocked(old)
+	s.close(s.releaseLocked(old))
 }

@@ -205,7 +205,6 @@ func seekAddress(t *hashindex.Table, h, addr uint64) (hashindex.Cursor, bool) {
 // drops the others.
 func (s *segments) keepSpans(all, left []logfile.Span) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	var gone []*segment
 	for _, span := range all {
 		seg := s.of(span.File.Slot)
@@ -219,7 +218,8 @@ func (s *segments) keepSpans(all, left []logfile.Span) {
 			gone = append(gone, seg)
 		}
 	}
-	s.dropLocked(gone)
+	s.mu.Unlock()
+	s.drop(gone...)
 }
 
 // View reads the segments of a state, which may belong to a live store.
@@ -277,7 +277,7 @@ func (e *appendLog) free() error {
 	defer e.segs.mu.Unlock()
 	for i := range e.segs.slots {
 		if seg := e.segs.of(uint32(i)); seg != nil {
-			e.segs.closeLocked(seg)
+			e.segs.close([]*segment{seg})
 		}
 	}
 	if e.index == nil {

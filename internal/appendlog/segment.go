@@ -150,13 +150,10 @@ func (s *segments) has(seg *segment) bool {
 // drop takes segments out of the state. Nothing may reach their records.
 func (s *segments) drop(gone ...*segment) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.dropLocked(gone)
-}
-
-func (s *segments) dropLocked(gone []*segment) {
 	s.mu.live = slices.DeleteFunc(slices.Clone(s.mu.live), func(seg *segment) bool { return slices.Contains(gone, seg) })
-	s.releaseLocked(gone)
+	free := s.releaseLocked(gone)
+	s.mu.Unlock()
+	s.close(free)
 }
 
 // forget takes a file out of the state that nothing leads to, and does not close
@@ -178,29 +175,34 @@ func (s *segments) made(f manifest.File) {
 	s.mu.pinned = append(s.mu.pinned, f)
 }
 
-// releaseLocked takes a reference from each of the segments and closes those
-// that have none left.
-func (s *segments) releaseLocked(segs []*segment) {
+// releaseLocked takes a reference from each of the segments and returns those
+// that have none left. They are for close.
+func (s *segments) releaseLocked(segs []*segment) (free []*segment) {
 	for _, seg := range segs {
 		if seg.refs--; seg.refs == 0 {
-			s.closeLocked(seg)
+			s.slots[seg.Slot].Store(nil)
+			free = append(free, seg)
 		}
 	}
+	return free
 }
 
-// closeLocked closes a segment. All that it holds is durable or not wanted, so
-// nothing depends on that.
-func (s *segments) closeLocked(seg *segment) {
-	s.slots[seg.Slot].Store(nil)
-	if err := seg.Close(); err != nil {
-		s.log.Warn("kvstore: closing a segment failed", "file", seg.Name(), "error", err)
+// close closes segments. All that they hold is durable or not wanted, so nothing
+// depends on that. It takes milliseconds, and appends may wait for the lock, so it
+// is best called without.
+func (s *segments) close(free []*segment) {
+	for _, seg := range free {
+		if err := seg.Close(); err != nil {
+			s.log.Warn("kvstore: closing a segment failed", "file", seg.Name(), "error", err)
+		}
 	}
 }
 
 func (s *segments) release(segs []*segment) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.releaseLocked(segs)
+	free := s.releaseLocked(segs)
+	s.mu.Unlock()
+	s.close(free)
 }
 
 // retainLocked returns the segments of the state at a cut, with a reference to

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/record"
@@ -31,6 +32,9 @@ type File struct {
 
 	slot    int64 // the one to write next; the log has the lock for both
 	scratch [slotBytes + 4]byte
+
+	touching sync.Mutex // held while pages are touched, and in Close
+	touched  int64      // pages up to here, before the file was used
 }
 
 // Name returns the name of the file.
@@ -125,6 +129,8 @@ func Open(folder manifest.Folder, e manifest.File, noMap bool) (*File, error) {
 
 // Close releases the file. Nothing that aliases it may be used any more.
 func (f *File) Close() error {
+	f.touching.Lock()
+	defer f.touching.Unlock()
 	var err error
 	if f.m != nil {
 		err = f.m.Close()
@@ -174,6 +180,16 @@ func (f *File) Write(b []byte, off int64) error {
 	}
 	_, err := f.h.WriteAt(b, off)
 	return err
+}
+
+// touch has the system back the pages of bytes [from, to), unless the file was
+// closed.
+func (f *File) touch(from, to int64) {
+	f.touching.Lock()
+	defer f.touching.Unlock()
+	if f.m != nil {
+		f.m.Prefault(int(from), int(to-from))
+	}
 }
 
 // Sync makes bytes [from, to) durable. An error is sticky.

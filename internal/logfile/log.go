@@ -21,6 +21,11 @@
 // allocate or map, each Append is one write call. When an eighth of a file is
 // full the next is made in the background; an append that needs it earlier waits.
 //
+// The first store to a page of a mapped file asks the filesystem, which may let it
+// wait for what is being written to the disk, some ten milliseconds. So a job goes
+// ahead of the appends and touches the pages that they will need, but in small
+// files, and in mode Always, where everybody waits for the disk.
+//
 //	start    a frame with the flag Start
 //	frames   each at a multiple of 8
 //	zeros
@@ -158,6 +163,8 @@ type Log struct {
 		sync.Mutex
 		span    Span  // of the file that is appended to; its End is the tail
 		limit   int64 // up to which nothing is to do before an append; 0 if there is no file
+		touched int64 // the pages of the file up to here
+		touches bool  // pages are being touched
 		seq     uint64
 		prev    place     // where the log ends if there is no file
 		ended   []unsyncd // files that are full and not known to be durable
@@ -284,8 +291,11 @@ func (l *Log) makeRoomLocked(n int64) error {
 		return err
 	}
 	if f := l.mu.span.File; f != nil && l.mu.span.End+n <= f.Bytes-trailer {
-		l.mu.limit = f.Bytes - trailer
-		l.prepareLocked()
+		if l.wantsNextLocked(n) {
+			l.prepareLocked()
+		}
+		l.touchAheadLocked()
+		l.mu.limit = max(l.mu.span.End+n, l.nextLimitLocked())
 		return nil
 	}
 	if l.mu.making {
@@ -323,7 +333,8 @@ func (l *Log) startLocked(f *File) error {
 // useLocked appends to f from now on, behind its start frame.
 func (l *Log) useLocked(f *File, begin int64) {
 	l.mu.span = Span{File: f, Begin: begin, End: begin, First: l.mu.seq + 1, Last: l.mu.seq}
-	l.mu.limit, l.mu.synced = f.eighth(), 0
+	l.mu.synced, l.mu.touched = 0, f.touched
+	l.mu.limit = l.nextLimitLocked()
 }
 
 // eighth returns where the next file is prepared: an idle log takes no space for
@@ -416,10 +427,10 @@ func (l *Log) prepareLocked() {
 }
 
 // wantsNextLocked reports whether an eighth of the file that is appended to is
-// full.
-func (l *Log) wantsNextLocked() bool {
+// full, with n bytes more.
+func (l *Log) wantsNextLocked(n int64) bool {
 	f := l.mu.span.File
-	return f != nil && l.mu.limit > f.eighth()
+	return f != nil && l.mu.span.End+n > f.eighth()
 }
 
 // prepare makes the next file. An append that needs it waits for it.
@@ -428,13 +439,17 @@ func (l *Log) prepare() {
 	defer l.mu.Unlock()
 	defer func() { l.mu.asked = false }()
 	// An append that came first has made the file itself.
-	if l.mu.closed || l.mu.ready != nil || !l.wantsNextLocked() {
+	if l.mu.closed || l.mu.ready != nil || !l.wantsNextLocked(0) {
 		return
 	}
 	size, turns := l.nextSizeLocked(), l.mu.turns
 	l.mu.making = true
 	l.mu.Unlock()
 	f, err := l.create(size)
+	if err == nil && l.touchesAhead(f) {
+		f.touched = min(aheadBytes, f.Bytes-trailer)
+		f.touch(0, f.touched)
+	}
 	l.mu.Lock()
 	l.mu.making = false
 	l.mu.made.Broadcast()

@@ -74,7 +74,8 @@ func (l *Log) Resume(r Recovered, moved func(frame record.Frame, from *File, fro
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mu.span, l.mu.limit, l.mu.synced = span, f.eighth(), span.End
+	l.mu.span, l.mu.synced, l.mu.touched = span, span.End, span.End
+	l.mu.limit = l.nextLimitLocked()
 	l.durable.Store(r.Seq)
 	l.writeSlot(f, span.End, r.Seq)
 	return left, nil

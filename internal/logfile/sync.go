@@ -81,11 +81,7 @@ func (l *Log) sync() error {
 		}
 	}
 	if span.File != nil {
-		to := span.End
-		if from < to {
-			to = span.File.Bytes // with the slot of the sync before
-		}
-		if err := span.File.Sync(l.o.Dir, from, to); err != nil {
+		if err := l.syncTail(span.File, from, span.End); err != nil {
 			return err
 		}
 	}
@@ -103,6 +99,22 @@ func (l *Log) sync() error {
 		l.writeSlot(span.File, span.End, seq)
 	}
 	return nil
+}
+
+// syncTail makes bytes [from, to) of the file that is appended to durable, and the
+// slot of the sync before.
+func (l *Log) syncTail(f *File, from, to int64) error {
+	if from >= to {
+		return nil
+	}
+	if !l.touchesAhead(f) {
+		return f.Sync(l.o.Dir, from, f.Bytes)
+	}
+	// Between the two are pages that were touched, and need not be written.
+	if err := f.Sync(l.o.Dir, f.Bytes-trailer, f.Bytes); err != nil {
+		return err
+	}
+	return f.Sync(l.o.Dir, from, to)
 }
 
 // writeSlot writes the durable point into a file. Nothing is lost if it cannot:
