@@ -31,14 +31,19 @@ func ourKind(e kvstore.Engine) kind {
 	return k
 }
 
-// appendLogSyncKind is AppendLog with every write synced.
-var appendLogSyncKind = func() kind {
-	k := ourKind(kvstore.AppendLog{Sync: kvstore.SyncAlways})
-	k.name, k.class = "appendlog-sync", durable
+// syncKind is one of our engines with every write synced.
+func syncKind(e kvstore.Engine) kind {
+	k := ourKind(e)
+	k.name, k.class = e.String()+"-sync", durable
 	describe := k.describe
 	k.describe = func(s settings) string { return "SyncAlways, " + describe(s) }
 	return k
-}()
+}
+
+var (
+	lsmTreeSyncKind   = syncKind(kvstore.LSMTree{Sync: kvstore.SyncAlways})
+	appendLogSyncKind = syncKind(kvstore.AppendLog{Sync: kvstore.SyncAlways})
+)
 
 type ours struct{ *kvstore.Store }
 

@@ -97,7 +97,7 @@ func allKinds() []kind {
 		kinds = append(kinds, ourKind(e))
 	}
 	kinds = append(kinds, pebbleKind, pebbleAckedKind, badgerKind, bboltKind, goleveldbKind, pogrebKind, bitcaskKind)
-	return append(kinds, appendLogSyncKind, pebbleSyncKind)
+	return append(kinds, lsmTreeSyncKind, appendLogSyncKind, pebbleSyncKind)
 }
 
 // defaultKinds returns the stores that run unless they are named: those that do

@@ -271,7 +271,7 @@ func TestKept(t *testing.T) {
 
 func TestKinds(t *testing.T) {
 	kinds := allKinds()
-	if kinds[0].name != "map" || len(kinds) != 10+len(kvstore.Engines()) {
+	if kinds[0].name != "map" || len(kinds) != 11+len(kvstore.Engines()) {
 		t.Errorf("the stores are %v", kindNames(kinds))
 	}
 	for _, e := range kvstore.Engines() {
