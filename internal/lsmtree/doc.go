@@ -61,8 +61,8 @@
 // newest record of each key, and drops a tombstone if no run that is older than
 // its inputs can hold the key.
 //
-// Merging takes at most half of the time of one processor, unless level 0 has
-// become twice as large as it should be. If it goes on growing writers are slowed
+// Merging takes at most half of the time of one processor, and none while a
+// memtable is flushed, unless level 0 has become twice as large as it should be. If it goes on growing writers are slowed
 // down.
 //
 // Each run has a filter, with more bits a key the smaller the run is: FilterBits

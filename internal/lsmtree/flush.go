@@ -154,6 +154,8 @@ func (t *tree) flushed(m *memtable, r *table) {
 // writeRun writes a memtable to a run of level 0. It returns nil if there is
 // nothing to write.
 func (t *tree) writeRun(m *memtable) (*table, error) {
+	t.writing.Store(true)
+	defer t.writing.Store(false)
 	v := t.hold() // keeps the runs open that are asked for tombstones
 	defer t.release(v)
 	refs := m.newest()

@@ -50,7 +50,7 @@ const (
 	defaultMaxRuns    = 4
 	defaultFilterBits = 10
 	defaultShards     = 64
-	defaultLogBytes   = 8 << 20
+	defaultLogBytes   = 32 << 20
 	// memtableShare is the part of the memory budget that a memtable takes.
 	memtableShare = 4
 	minMemtable   = 4 << 10
@@ -149,6 +149,7 @@ type tree struct {
 	stop                        atomic.Bool  // background work gives way
 	closed                      atomic.Bool  // likewise in every shard
 	full                        atomic.Bool  // the next writer has to look after the memtable
+	writing                     atomic.Bool  // a memtable is written to a run
 	late                        atomic.Bool  // merging is
 	debt                        atomic.Int64 // runs by which it is too late
 	expect                      atomic.Int64 // number of keys of the last memtable that was flushed

@@ -16,6 +16,9 @@ const (
 	// way, which it does when it has worked for as long as shortPause.
 	stopEvery  = 512
 	shortPause = time.Millisecond
+	// longestWait is how long a merge waits for a memtable to be flushed, which
+	// is more urgent.
+	longestWait = time.Second
 )
 
 var errStopped = errors.New("the merge was stopped")
@@ -163,8 +166,8 @@ func (t *tree) mergeRuns(ctx context.Context, v *version, inputs []*table, level
 	return t.finishRun(w, records, level, last.entry.FirstSeq, inputs[0].entry.LastSeq)
 }
 
-// giveWay stops a merge if it is to stop, and leaves half of the time to others,
-// unless merging is late.
+// giveWay stops a merge if it is to stop. Unless merging is late, it leaves half of
+// the time to others, and waits for flushes.
 func (t *tree) giveWay(ctx context.Context, since time.Time) (time.Time, error) {
 	if ctx.Err() != nil || t.stop.Load() {
 		return since, errStopped
@@ -175,6 +178,9 @@ func (t *tree) giveWay(ctx context.Context, since time.Time) (time.Time, error) 
 	}
 	if !t.late.Load() {
 		t.env.Sched.Sleep(ctx, worked)
+		for waited := time.Duration(0); t.writing.Load() && waited < longestWait; waited += shortPause {
+			t.env.Sched.Sleep(ctx, shortPause)
+		}
 	}
 	return t.env.Sched.Now(), nil
 }
