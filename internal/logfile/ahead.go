@@ -17,7 +17,7 @@ const (
 // touchesAhead reports whether pages of a file are touched before they are
 // needed.
 func (l *Log) touchesAhead(f *File) bool {
-	return l.o.Mode != Always && f.m != nil && f.Bytes >= minTouched
+	return l.o.Mode != Always && f.mapped && f.Bytes >= minTouched
 }
 
 // nextLimitLocked returns up to where nothing is to do before an append to the

@@ -34,6 +34,7 @@ type File struct {
 	scratch [slotBytes + 4]byte
 
 	touching sync.Mutex // held while pages are touched, and in Close
+	mapped   bool       // for writing; stays when the file is closed
 	touched  int64      // pages up to here, before the file was used
 }
 
@@ -101,7 +102,7 @@ func (f *File) tryMap() {
 		m.Close()
 		return
 	}
-	f.m, f.data = m, b
+	f.m, f.data, f.mapped = m, b, true
 }
 
 // Open opens the first size bytes of a file for reading.

@@ -2,14 +2,11 @@ package lsmtree
 
 import (
 	"context"
-	"math"
 	"slices"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/logfile"
-	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/record"
-	"github.com/nikosgavalas/kvstore/internal/run"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
@@ -183,155 +180,5 @@ func (t *tree) writeRun(m *memtable) (*table, error) {
 	return t.finishRun(w, records, 0, m.after+1, m.last)
 }
 
-// anyMayHold reports whether one of some runs may have a record of a key.
-func (t *tree) anyMayHold(runs []*table, key []byte) bool {
-	h := t.hash(key)
-	for _, r := range runs {
-		inside := string(key) >= string(r.entry.FirstKey) && string(key) <= string(r.entry.LastKey)
-		if inside && t.mayHold(r, h, key) {
-			return true
-		}
-	}
-	return false
-}
-
-// newRun begins a run with at most so many keys, beside others.
-func (t *tree) newRun(keys int64, beside []*table) (*run.Writer, error) {
-	return run.Create(t.env.Dir, run.Options{
-		Density: t.o.Density, FilterBits: t.filterBits(keys, beside), Keys: keys,
-		Seed: t.seed, Hash: t.o.Hash, Compression: t.o.Compression,
-	})
-}
-
-// filterBits returns the bits that the filter of a run has for each key, so that
-// those of all runs have FilterBits on average, and let as few keys pass as that
-// allows: the rate of a run must be proportional to its size (Dayan, Athanassoulis
-// and Idreos, "Monkey: Optimal Navigable Key-Value Store", SIGMOD 2017, section
-// 4). The rate of a filter falls by half with each 1/ln 2 bits.
-func (t *tree) filterBits(keys int64, beside []*table) float64 {
-	if t.o.FilterBits == 0 {
-		return 0
-	}
-	keys = max(keys, 1)
-	total := float64(keys)
-	for _, r := range beside {
-		total += float64(r.entry.Records)
-	}
-	halvings := func(keys float64) float64 { return math.Log2(total / max(keys, 1)) }
-	mean := halvings(float64(keys)) * float64(keys) / total
-	for _, r := range beside {
-		n := float64(r.entry.Records)
-		mean += halvings(n) * n / total
-	}
-	bits := t.o.FilterBits + (halvings(float64(keys))-mean)/math.Ln2
-	return min(max(bits, t.o.FilterBits/2), 2*t.o.FilterBits)
-}
-
-// finishRun ends a run and opens it. It returns nil if the run is empty.
-func (t *tree) finishRun(w *run.Writer, records, level int, first, last uint64) (*table, error) {
-	if records == 0 {
-		w.Abort()
-		return nil, nil
-	}
-	entry, err := w.Finish()
-	if err != nil {
-		return nil, err
-	}
-	entry.FirstSeq, entry.LastSeq = first, last
-	r, err := t.openRun(t.env.Dir.Folder, entry, level)
-	if err != nil {
-		t.env.Dir.Unpin(entry.Kind, entry.N)
-		return nil, err
-	}
-	r.Trust()
-	t.made(entry)
-	return r, nil
-}
-
-func (t *tree) openRun(folder manifest.Folder, entry manifest.File, level int) (*table, error) {
-	r, err := run.Open(folder, entry, run.OpenOptions{NoMap: t.o.NoMap})
-	if err != nil {
-		return nil, err
-	}
-	return &table{Run: r, entry: entry, level: level}, nil
-}
-
-// dropRun gives up a run that is not used, because of err.
-func (t *tree) dropRun(r *table, err error) error {
-	if r != nil {
-		t.closeRun(r)
-		t.unpin([]manifest.File{r.entry})
-	}
-	return err
-}
-
 // giveBack frees the space that the log keeps for its next file.
 func (t *tree) giveBack() bool { return t.log.GiveBack() && t.publish() == nil }
-
-// made notes a file that is pinned until the manifest names it.
-func (t *tree) made(f manifest.File) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.pinned = append(t.pinned, f)
-}
-
-// unpin gives up the pins that files were made with: the manifest has them now,
-// or will not.
-func (t *tree) unpin(files []manifest.File) {
-	named := func(f manifest.File) bool {
-		return slices.ContainsFunc(files, func(g manifest.File) bool { return g.Kind == f.Kind && g.N == f.N })
-	}
-	t.mu.Lock()
-	var gone []manifest.File
-	t.pinned = slices.DeleteFunc(slices.Clone(t.pinned), func(f manifest.File) bool {
-		if named(f) {
-			gone = append(gone, f)
-		}
-		return named(f)
-	})
-	t.mu.Unlock()
-	for _, f := range gone {
-		t.env.Dir.Unpin(f.Kind, f.N)
-	}
-}
-
-// contentLocked returns what there is. mu is held.
-func (t *tree) contentLocked() content {
-	var c content
-	for _, r := range t.version.Load().runs {
-		c.runs = append(c.runs, r.entry)
-		c.levels = append(c.levels, r.level)
-	}
-	c.growing, c.flushed = t.wal.state()
-	return c
-}
-
-// publish makes the manifest name what the state is in memory.
-func (t *tree) publish() error {
-	var runs []manifest.File
-	var flushed uint64
-	var gone []*logfile.File
-	var waiting bool
-	err := t.env.Dir.Commit(func(m *manifest.Manifest) error {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		c := t.contentLocked()
-		runs, flushed = c.runs, c.flushed
-		gone = t.wal.goneFiles()
-		waiting = t.waiting > 0
-		m.State = c.encode(max(m.State.Seq, t.log.Durable(), c.flushed))
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	t.unpin(runs)
-	if waiting {
-		// A cut has parts of files that are gone.
-		if err := t.log.Wait(flushed); err != nil {
-			return err
-		}
-	}
-	t.log.Cover(flushed, gone)
-	return t.wal.close(gone)
-}

@@ -90,18 +90,23 @@ func (w *wal) goneFiles() []*logfile.File {
 	return slices.Clone(w.mu.gone)
 }
 
-// close closes files that are gone, unless somebody did.
+// close closes files that are gone, unless somebody did. That takes milliseconds,
+// and appends may wait for the lock, so it is done without.
 func (w *wal) close(gone []*logfile.File) error {
+	var mine []*logfile.File
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	var err error
 	w.mu.gone = slices.DeleteFunc(slices.Clone(w.mu.gone), func(f *logfile.File) bool {
-		if !slices.Contains(gone, f) {
-			return false
+		if slices.Contains(gone, f) {
+			mine = append(mine, f)
+			return true
 		}
-		err = errors.Join(err, f.Close())
-		return true
+		return false
 	})
+	w.mu.Unlock()
+	var err error
+	for _, f := range mine {
+		err = errors.Join(err, f.Close())
+	}
 	return err
 }
 
