@@ -179,6 +179,7 @@ func (t *tree) startLog(r logfile.Recovered) {
 		Remove: t.wal.forget,
 		Ended: func(span logfile.Span) {
 			t.wal.ended(span)
+			t.dirty.Store(true) // only the manifest says where the file ends
 			if t.wal.length.Load() >= t.logLimit() {
 				t.full.Store(true)
 			}
