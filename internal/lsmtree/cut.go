@@ -140,6 +140,13 @@ func (c *cut) Finish(ctx context.Context) (manifest.State, error) {
 		return manifest.State{}, err
 	}
 	c.waited()
+	if c.t.o.NoLog && c.t.log.Durable() < c.seq {
+		// Somebody else has flushed, and the manifest may not name the run yet:
+		// without a log a crash would go back to before the snapshot.
+		if err := c.t.publish(); err != nil {
+			return manifest.State{}, err
+		}
+	}
 	s := c.content
 	s.parts = slices.Clone(s.parts)
 	for i := range s.parts {
