@@ -2,7 +2,6 @@ package appendlog
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"math/bits"
 	"sync"
@@ -252,16 +251,6 @@ func (e *appendLog) acknowledge(seq uint64, err error) error {
 	return e.log.Wait(seq)
 }
 
-// encode appends the frame of an entry to dst, padded.
-func encode(dst []byte, flags record.Flags, entry record.Entry) []byte {
-	start := len(dst)
-	dst = record.AppendFrame(dst, flags, entry)
-	n := int64(len(dst) - start)
-	return append(dst, zeros[:logfile.Align(n)-n]...)
-}
-
-var zeros [8]byte
-
 func (e *appendLog) setLocked(s *shard, h uint64, key, value []byte) (uint64, error) {
 	if s.closed {
 		return 0, engine.ErrClosed
@@ -299,7 +288,7 @@ func (e *appendLog) buryLocked(s *shard, h uint64, key []byte, c *hashindex.Curs
 
 // appendLocked appends one entry to the log.
 func (e *appendLog) appendLocked(s *shard, entry record.Entry) (f *logfile.File, off int64, seq uint64, err error) {
-	buf := encode(s.buf[:0], 0, entry)
+	buf := logfile.AppendEntry(s.buf[:0], 0, entry)
 	if cap(buf) <= maxBuffer {
 		s.buf = buf
 	}
@@ -393,20 +382,17 @@ func (e *appendLog) update(s *shard, h uint64, key []byte, fn engine.UpdateFunc)
 	if cap(s.old) > maxBuffer {
 		defer func() { s.old = nil }()
 	}
+	if err := engine.CheckUpdate(value, op); err != nil {
+		return 0, err
+	}
 	switch op {
 	case engine.Put:
-		if len(value) > engine.MaxValue {
-			return 0, fmt.Errorf("%w: a value has at most %d bytes, the update made %d", engine.ErrTooLarge, engine.MaxValue, len(value))
-		}
 		return e.writeLocked(s, h, key, value, &c, &old, found)
 	case engine.Remove:
 		if !found {
 			return 0, nil
 		}
 		return e.buryLocked(s, h, key, &c, &old)
-	case engine.Keep:
-		return 0, nil
-	default:
-		return 0, fmt.Errorf("an update returned the Op %d, which there is not", op)
 	}
+	return 0, nil
 }

@@ -29,7 +29,7 @@ func (e *appendLog) Apply(b *engine.Batch) error {
 		if i == b.Len()-1 {
 			flags = 0
 		}
-		frames = encode(frames, flags, entry)
+		frames = logfile.AppendEntry(frames, flags, entry)
 	}
 	e.lockSet(set)
 	seq, err := e.applyLocked(b, hashes, frames)

@@ -344,7 +344,7 @@ func (m *merger) add(h uint64, from rec, payload []byte) {
 	m.chunk = record.BeginFrame(m.chunk)
 	m.chunk = append(m.chunk, payload...)
 	record.EndFrame(m.chunk, start, 0)
-	m.chunk = append(m.chunk, zeros[:int(from.size)-(len(m.chunk)-start)]...)
+	m.chunk = append(m.chunk, make([]byte, int(from.size)-(len(m.chunk)-start))...)
 	from.Entry = record.Entry{Kind: from.Kind} // the rest is not kept
 	m.moves = append(m.moves, move{hash: h, from: from, to: int64(start), size: from.size})
 }

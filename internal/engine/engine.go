@@ -38,6 +38,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"github.com/nikosgavalas/kvstore/internal/manifest"
@@ -176,6 +177,17 @@ const (
 // UpdateFunc makes the new value of a key out of the old one: it appends it to
 // dst and returns the result. old must not be kept or changed.
 type UpdateFunc func(dst, old []byte, found bool) ([]byte, Op)
+
+// CheckUpdate returns what is wrong with the outcome of an UpdateFunc, if anything.
+func CheckUpdate(value []byte, op Op) error {
+	switch {
+	case op > Remove:
+		return fmt.Errorf("an update returned the Op %d, which there is not", op)
+	case op == Put && len(value) > MaxValue:
+		return fmt.Errorf("%w: a value has at most %d bytes, the update made %d", ErrTooLarge, MaxValue, len(value))
+	}
+	return nil
+}
 
 // Tree tells about an engine that is a log-structured merge tree.
 type Tree struct {

@@ -18,6 +18,16 @@ const align = 8
 // Align returns the bytes that a frame of n bytes takes in a file.
 func Align(n int64) int64 { return (n + align - 1) &^ (align - 1) }
 
+// AppendEntry appends the frame of an entry to dst, for Append: padded.
+func AppendEntry(dst []byte, flags record.Flags, entry record.Entry) []byte {
+	start := len(dst)
+	dst = record.AppendFrame(dst, flags, entry)
+	n := int64(len(dst) - start)
+	return append(dst, padding[:Align(n)-n]...)
+}
+
+var padding [align]byte
+
 // File is a file of frames that is open. Reading is safe for concurrent use, of
 // frames whose writing happened before.
 type File struct {

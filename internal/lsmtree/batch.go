@@ -4,6 +4,7 @@ import (
 	"math/bits"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/logfile"
 	"github.com/nikosgavalas/kvstore/internal/record"
 )
 
@@ -26,7 +27,7 @@ func (t *tree) Apply(b *engine.Batch) error {
 		if i == b.Len()-1 {
 			flags = 0
 		}
-		frames = encode(frames, flags, e)
+		frames = logfile.AppendEntry(frames, flags, e)
 	}
 	t.lockSet(set)
 	seq, err := t.applyLocked(b, hashes, frames)

@@ -1,7 +1,6 @@
 package lsmtree
 
 import (
-	"fmt"
 	"log/slog"
 	"math"
 	"math/bits"
@@ -276,7 +275,7 @@ func (t *tree) writeLocked(i int, h uint64, e record.Entry) (uint64, error) {
 	if s.closed {
 		return 0, engine.ErrClosed
 	}
-	buf := encode(s.buf[:0], 0, e)
+	buf := logfile.AppendEntry(s.buf[:0], 0, e)
 	if cap(buf) <= maxBuffer {
 		s.buf = buf
 	}
@@ -305,24 +304,11 @@ func (t *tree) putLocked(i int, h, seq uint64, e record.Entry) error {
 // acknowledge waits, if that is the mode, for an operation to be durable, whose
 // last sequence number is seq.
 func (t *tree) acknowledge(seq uint64, err error) error {
-	if err != nil || seq == 0 {
+	if err != nil || seq == 0 || t.o.Mode != logfile.Always {
 		return err
-	}
-	if t.o.Mode != logfile.Always {
-		return nil
 	}
 	return t.log.Wait(seq)
 }
-
-// encode appends the frame of an entry to dst, padded.
-func encode(dst []byte, flags record.Flags, entry record.Entry) []byte {
-	start := len(dst)
-	dst = record.AppendFrame(dst, flags, entry)
-	n := int64(len(dst) - start)
-	return append(dst, zeros[:logfile.Align(n)-n]...)
-}
-
-var zeros [8]byte
 
 func (t *tree) Update(key []byte, fn engine.UpdateFunc) error {
 	if err := t.resume(); err != nil {
@@ -350,20 +336,17 @@ func (t *tree) update(i int, h uint64, key []byte, fn engine.UpdateFunc) (uint64
 	if cap(s.old) > maxBuffer {
 		defer func() { s.old = nil }()
 	}
+	if err := engine.CheckUpdate(value, op); err != nil {
+		return 0, err
+	}
 	switch op {
 	case engine.Put:
-		if len(value) > engine.MaxValue {
-			return 0, fmt.Errorf("%w: a value has at most %d bytes, the update made %d", engine.ErrTooLarge, engine.MaxValue, len(value))
-		}
 		return t.writeLocked(i, h, record.Entry{Kind: record.Put, Key: key, Value: value})
 	case engine.Remove:
 		if !found {
 			return 0, nil
 		}
 		return t.writeLocked(i, h, record.Entry{Kind: record.Tombstone, Key: key})
-	case engine.Keep:
-		return 0, nil
-	default:
-		return 0, fmt.Errorf("an update returned the Op %d, which there is not", op)
 	}
+	return 0, nil
 }

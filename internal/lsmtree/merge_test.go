@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/logfile"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/record"
 	"github.com/nikosgavalas/kvstore/internal/sched"
@@ -375,7 +376,7 @@ func TestFreezeDuringWrite(t *testing.T) {
 	h := w.e.hash(entry.Key)
 	done := make(chan error)
 	w.e.shards[0].Lock()
-	_, _, seq, err := w.e.log.Append(encode(nil, 0, entry), 1)
+	_, _, seq, err := w.e.log.Append(logfile.AppendEntry(nil, 0, entry), 1)
 	must(t, err)
 	go func() { done <- w.e.rotate(old) }()
 	for w.e.active.Load() == old {

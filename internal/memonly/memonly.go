@@ -26,7 +26,6 @@ package memonly
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
@@ -186,17 +185,14 @@ func (e *memOnly) Update(key []byte, fn engine.UpdateFunc) error {
 	if n := len(value); n > cap(e.mu.scratch) && n <= maxScratch {
 		e.mu.scratch = make([]byte, 0, 2*n) // for the next Update
 	}
+	if err := engine.CheckUpdate(value, op); err != nil {
+		return err
+	}
 	switch op {
 	case engine.Put:
-		if len(value) > engine.MaxValue {
-			return fmt.Errorf("%w: a value has at most %d bytes, the update made %d", engine.ErrTooLarge, engine.MaxValue, len(value))
-		}
 		e.setLocked(key, value)
 	case engine.Remove:
 		e.deleteLocked(key)
-	case engine.Keep:
-	default:
-		return fmt.Errorf("an update returned the Op %d, which there is not", op)
 	}
 	return nil
 }
