@@ -4,7 +4,11 @@ import (
 	"bytes"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/keyset"
 )
+
+// scanShare is the part of the memory budget that the keys of a scan may take.
+const scanShare = 4
 
 // scanStep is how many buckets of a shard a scan looks at without giving the lock
 // away.
@@ -14,13 +18,13 @@ const scanStep = 64
 // each of them up: keys that are deleted meanwhile are left out.
 func (e *appendLog) Scan(start, end []byte, reverse bool, fn func(key, value []byte) bool) error {
 	line := e.line.Load()
-	set := newKeySet(e.env, reverse)
-	defer set.close()
+	set := keyset.New(e.env.Dir, e.env.Memory/scanShare, reverse)
+	defer set.Close()
 	if err := e.collect(set, start, end); err != nil {
 		return err
 	}
 	var key, value []byte
-	return set.each(func(k []byte) (more bool, err error) {
+	return set.Each(func(k []byte) (more bool, err error) {
 		key = append(key[:0], k...)
 		value, err = e.getOnLine(line, value[:0], key)
 		if err == engine.ErrNotFound {
@@ -43,7 +47,7 @@ func (e *appendLog) getOnLine(line uint64, dst, key []byte) ([]byte, error) {
 }
 
 // collect adds the keys in [start, end) to a set.
-func (e *appendLog) collect(set *keySet, start, end []byte) error {
+func (e *appendLog) collect(set *keyset.Set, start, end []byte) error {
 	var addrs []uint64
 	for i := range e.shards {
 		s := &e.shards[i]
@@ -51,11 +55,11 @@ func (e *appendLog) collect(set *keySet, start, end []byte) error {
 			var err error
 			more, err = e.keysOf(s, bucket, &addrs, func(key []byte) {
 				if bytes.Compare(key, start) >= 0 && (end == nil || bytes.Compare(key, end) < 0) {
-					set.add(key)
+					set.Add(key)
 				}
 			})
 			if err == nil {
-				err = set.spill()
+				err = set.Spill()
 			}
 			if err != nil {
 				return err

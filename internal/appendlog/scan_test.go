@@ -104,39 +104,6 @@ func TestScanSpills(t *testing.T) {
 	}
 }
 
-// TestKeySetDropsDuplicates adds keys twice, as splits of the index can make a
-// scan find them twice: in memory, in one file, and in two.
-func TestKeySetDropsDuplicates(t *testing.T) {
-	w := newWorld(t, tiny)
-	for _, reverse := range []bool{false, true} {
-		set := newKeySet(engine.Env{Dir: w.dir, Memory: 0}, reverse)
-		for round := range 3 {
-			for range 2 {
-				for i := range 5 {
-					set.add(fmt.Append(nil, "key ", i+round))
-				}
-			}
-			if round < 2 {
-				must(t, set.spill())
-			}
-		}
-		var got []string
-		must(t, set.each(func(k []byte) (bool, error) {
-			got = append(got, string(k))
-			return true, nil
-		}))
-		want := []string{"key 0", "key 1", "key 2", "key 3", "key 4", "key 5", "key 6"}
-		if reverse {
-			slices.Reverse(want)
-		}
-		if !slices.Equal(got, want) || len(set.runs) != 2 {
-			t.Errorf("%d runs yield %q, want %q", len(set.runs), got, want)
-		}
-		set.close()
-	}
-	must(t, w.close())
-}
-
 // TestScanFails fails every call that a scan makes, and rolls back in the middle
 // of it: no files are left.
 func TestScanFails(t *testing.T) {
