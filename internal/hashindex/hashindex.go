@@ -105,9 +105,10 @@
 //   - A failed Insert changes nothing.
 //   - Seek, Next, Replace, Remove and Insert allocate nothing on the Go heap,
 //     unless the arena is there.
-//   - No call takes longer the larger the table is, but New, Reset, Decode, and
-//     Append for as many buckets as it is asked for. A call does take longer the
-//     more entries share one hash, for they share a chain.
+//   - No call takes longer the larger the table is, but New, Reset, Decode, what
+//     reads and writes checkpoints, and Append for as many buckets as it is asked
+//     for. A call does take longer the more entries share one hash, for they
+//     share a chain.
 //   - The table does not shrink. What Remove frees is used again.
 //
 // Left out on purpose: keys and values, locks, shrinking, and reading without
@@ -128,8 +129,9 @@ import (
 
 // Errors.
 var (
-	// ErrCorrupt is what the errors of Decode match for damaged input.
-	ErrCorrupt = errors.New("hashindex: damaged snapshot of a table")
+	// ErrCorrupt is what the errors of Decode, ParseCheckpoint and Fill match
+	// for damaged input.
+	ErrCorrupt = errors.New("hashindex: damaged snapshot")
 	// ErrFull is what the error of Insert matches when the arena is used up.
 	ErrFull = arena.ErrFull
 )

@@ -33,6 +33,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // else is in it exactly once. While there is an encoder the table does not
 // split buckets, and catches up later. Without changes the snapshot is exact.
 type Encoder struct {
+	// Translate, if not nil, gives the address to write for that of an entry, at
+	// most MaxAddress, or false to leave the entry out. It is called once for
+	// each entry, by Append, so with the lock. Set it before the first Append.
+	Translate func(address uint64) (uint64, bool)
+
 	t       *Table
 	next    int // the next bucket
 	entries uint64
@@ -84,16 +89,34 @@ func (e *Encoder) appendChain(dst []byte) []byte {
 		b = e.t.chained(b.overflow())
 		count += b.count()
 	}
-	e.entries += count
+	at := len(dst)
 	dst = binary.AppendUvarint(dst, count)
+	entries := len(dst)
 	for b := first; ; b = e.t.chained(b.overflow()) {
 		for _, entry := range b[:b.count()] {
+			if e.Translate != nil {
+				address, ok := e.Translate(entry & MaxAddress)
+				if !ok {
+					continue
+				}
+				if address > MaxAddress {
+					panicAddress(address)
+				}
+				entry = entry&^MaxAddress | address
+			}
 			dst = binary.LittleEndian.AppendUint64(dst, entry)
 		}
 		if b.overflow() == 0 {
-			return dst
+			break
 		}
 	}
+	if n := uint64(len(dst)-entries) / 8; n < count {
+		// Some were left out. The count may take fewer bytes.
+		count = n
+		dst = append(binary.AppendUvarint(dst[:at], count), dst[entries:]...)
+	}
+	e.entries += count
+	return dst
 }
 
 // Close gives the encoder up, if it is not done. It needs the lock of the
