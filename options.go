@@ -9,6 +9,7 @@ import (
 
 	"github.com/nikosgavalas/kvstore/internal/appendlog"
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/hybridlog"
 	"github.com/nikosgavalas/kvstore/internal/logfile"
 	"github.com/nikosgavalas/kvstore/internal/lsmtree"
 	"github.com/nikosgavalas/kvstore/internal/memonly"
@@ -63,7 +64,7 @@ type Options struct {
 }
 
 // Engine is one of the engines of this package, with its settings: LSMTree,
-// AppendLog or MemOnly.
+// HybridLog, AppendLog or MemOnly.
 type Engine interface {
 	// String returns the name, in lower case, as ParseEngine takes it.
 	String() string
@@ -82,6 +83,33 @@ func (MemOnly) String() string { return memonly.Driver{}.Name() }
 
 // Driver returns the implementation.
 func (MemOnly) Driver() engine.Driver { return memonly.Driver{} }
+
+// HybridLog is the engine after FASTER: one log of records, whose newest part is
+// in memory and changed in place, and the rest in files, with an index of all
+// keys in memory, some 16 bytes for each. It is the fastest for keys that are
+// updated again and again. Values on disk are read with one system call, and
+// writing a key never reads from disk. After a crash the state is that of the
+// last snapshot, Sync or Close; rolling back to the last snapshot takes as long
+// as the changes since. Scans collect and sort the keys first.
+type HybridLog struct {
+	// MutableBytes is the size of the part of the log that is changed in place;
+	// what comes before it goes to disk. 0 stands for most of what the index
+	// leaves of Options.MemoryBytes.
+	MutableBytes int64
+	// ReadOnlyBytes is the size of the part of the log that stays in memory
+	// while it goes to disk, and after; 0 stands for an eighth of the log in
+	// memory. Both sizes are rounded to pages, of which the memory budget has
+	// some 256, and bounded by it.
+	ReadOnlyBytes int64
+}
+
+// String returns "hybridlog".
+func (HybridLog) String() string { return hybridlog.Driver{}.Name() }
+
+// Driver returns the implementation.
+func (h HybridLog) Driver() engine.Driver {
+	return hybridlog.Driver{MutableBytes: max(h.MutableBytes, 0), ReadOnlyBytes: max(h.ReadOnlyBytes, 0)}
+}
 
 // AppendLog is the engine after Bitcask: it appends every write to a log and
 // keeps an index of all keys in memory, some 16 bytes for each. A write costs no
@@ -207,7 +235,7 @@ func (d SyncInterval) mode() (logfile.Mode, time.Duration) {
 
 // Engines returns all engines with their default settings, the default for new
 // directories first.
-func Engines() []Engine { return []Engine{LSMTree{}, AppendLog{}, MemOnly{}} }
+func Engines() []Engine { return []Engine{LSMTree{}, HybridLog{}, AppendLog{}, MemOnly{}} }
 
 // ParseEngine returns the engine of that name with default settings. Case does
 // not matter.

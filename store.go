@@ -371,7 +371,8 @@ func (s *Store) Sync() error { return explain(s.eng.Sync()) }
 // Stats describes the store at one moment.
 type Stats struct {
 	Engine      string `json:"engine"`
-	Keys        uint64 `json:"keys"`         // that have a value; LSMTree estimates it
+	Keys        uint64 `json:"keys"`         // that have a value
+	Estimated   bool   `json:"estimated"`    // Keys is not exact, as counting would take reading
 	MemoryBytes int64  `json:"memory_bytes"` // in use for keys, values and indexes, estimated
 	BudgetBytes int64  `json:"budget_bytes"` // Options.MemoryBytes
 	DiskBytes   int64  `json:"disk_bytes"`   // of all data files
@@ -434,7 +435,7 @@ func (s *Store) Stats() Stats {
 	waiting := len(s.mu.waiting)
 	s.mu.Unlock()
 	return Stats{
-		Engine: m.State.Engine, Keys: st.Keys,
+		Engine: m.State.Engine, Keys: st.Keys, Estimated: st.Estimated,
 		MemoryBytes: st.Memory, BudgetBytes: s.memory,
 		DiskBytes: total + st.Growing, PinnedBytes: pinned,
 		Snapshots: len(m.Snapshots), Waiting: waiting,

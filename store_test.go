@@ -372,7 +372,7 @@ func TestFailedSync(t *testing.T) { eachEngine(t, testFailedSync) }
 
 func testFailedSync(t *testing.T, e kvstore.Engine) {
 	ops := []string{"msync"} // of the mapped log
-	if isMemOnly(e) {
+	if e.Driver().Class() == engine.Cuts {
 		ops = []string{"sync", "syncdir", "rename"}
 	}
 	for _, op := range ops {

@@ -109,7 +109,7 @@ func TestRefuses(t *testing.T) {
 	tests := []struct{ args, says string }{
 		{"--work ycsb", `unknown work "ycsb": choose from seed-table, mixed, rmw, latency, scan, recovery`},
 		{"mixed", `unexpected argument "mixed"`},
-		{"--stores map,rocksdb", `unknown store "rocksdb": choose from map, lsmtree, appendlog, memonly`},
+		{"--stores map,rocksdb", `unknown store "rocksdb": choose from map, lsmtree, hybridlog, appendlog, memonly`},
 		{"--stores map,MAP", "names map twice"},
 		{"--work recovery --stores map", "recovery is not for map: nothing survives"},
 		{"--work scan --stores pebble,map", "scan is not for map: it has no order"},

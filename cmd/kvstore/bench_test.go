@@ -107,7 +107,7 @@ func TestBenchRefuses(t *testing.T) {
 		{"--seed 0", "from 1 to"},
 		{"--dist zipf", "choose from Zipfian, HotSet, Uniform"},
 		{"--engines memonly,rocksdb", `unknown engine "rocksdb"`},
-		{"--engines rocksdb", "lsmtree, appendlog, memonly"},
+		{"--engines rocksdb", "lsmtree, hybridlog, appendlog, memonly"},
 		{"--json --csv", "--json and --csv exclude each other"},
 		{"--fast", "unknown flag: --fast"},
 	}
@@ -128,7 +128,7 @@ func TestBenchHelp(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, part := range []string{
-		"bench [flags] [EXPERIMENT]", "Examples:", "seed-table", "--engines ENGINES", "lsmtree, appendlog, memonly", "--keys KEYS", "100,10000,1000000",
+		"bench [flags] [EXPERIMENT]", "Examples:", "seed-table", "--engines ENGINES", "lsmtree, hybridlog, appendlog, memonly", "--keys KEYS", "100,10000,1000000",
 		"--ops NUMBER", "1000000", "--dist DISTRIBUTIONS", "zipfian, hotset, uniform", "--seed", "--reps", "--json", "--csv",
 	} {
 		if !strings.Contains(out, part) {

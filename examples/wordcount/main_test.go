@@ -167,7 +167,7 @@ func TestErrors(t *testing.T) {
 		{"no directory", nil, "", 2, "usage: wordcount"},
 		{"every 0", []string{"--dir", saved, "--every", "0"}, "", 2, "usage: wordcount"},
 		{"unknown flag", []string{"--dir", saved, "--often"}, "", 2, "-often"},
-		{"unknown engine", []string{"--dir", saved, "--engine", "steam"}, "", 1, "lsmtree, appendlog, memonly"},
+		{"unknown engine", []string{"--dir", saved, "--engine", "steam"}, "", 1, "lsmtree, hybridlog, appendlog, memonly"},
 		{"missing file", []string{"--dir", saved, filepath.Join(foreign, "none.txt")}, "", 1, "none.txt"},
 		{"foreign directory", []string{"--dir", foreign}, "a\n", 1, foreign},
 		{"another program's store", []string{"--dir", other}, "a\n", 1, `snapshot 7 is not one of wordcount: its metadata "noon"`},

@@ -1,0 +1,614 @@
+package hybridlog
+
+import (
+	"context"
+	"log/slog"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/hash"
+	"github.com/nikosgavalas/kvstore/internal/hashindex"
+)
+
+// Driver opens HybridLog engines. The zero value has the defaults.
+type Driver struct {
+	// MutableBytes is the size of the part of the log that is changed in place,
+	// in bytes, and ReadOnlyBytes that of the part that is still in memory
+	// while it goes to disk.
+	MutableBytes, ReadOnlyBytes int64
+
+	// The rest is for tests.
+
+	Shards       int   // a power of two up to 64
+	PageBytes    int64 // a power of two
+	LogBytes     int64 // memory for the log, whatever the budget is
+	SegmentBytes int64 // size of files, a multiple of the size of a page
+	NoUndo       bool  // roll back by rebuilding the index
+	NoCheckpoint bool  // open by reading the log
+	Hash         func(seed uint64, key []byte) uint64
+}
+
+const (
+	defaultShards  = 64
+	defaultSegment = 64 << 20
+	minSegment     = 1 << 20
+	minPage        = 32 << 10
+	// pagesOfBudget is how many pages the memory budget has.
+	pagesOfBudget = 256
+	// minFrames is the least number of pages in memory, whatever the index takes.
+	minFrames = 6
+	// readOnlyShare is the part of the log in memory that is read-only.
+	readOnlyShare = 8
+	// maxBuffer bounds the buffers that a shard keeps, in bytes.
+	maxBuffer = 4 << 10
+)
+
+// withDefaults fills in what is zero, and rounds what does not fit.
+func (d Driver) withDefaults(memory int64) Driver {
+	if d.Shards == 0 {
+		d.Shards = defaultShards
+	}
+	if d.PageBytes == 0 {
+		d.PageBytes = min(max(memory/pagesOfBudget, minPage), maxPage)
+		d.PageBytes = 1 << (bits.Len64(uint64(d.PageBytes)) - 1)
+	}
+	if d.SegmentBytes == 0 {
+		d.SegmentBytes = min(max(memory, minSegment), defaultSegment)
+	}
+	d.SegmentBytes = (d.SegmentBytes + d.PageBytes - 1) / d.PageBytes * d.PageBytes
+	if d.Hash == nil {
+		d.Hash = hash.Sum64
+	}
+	return d
+}
+
+// Name returns "hybridlog".
+func (Driver) Name() string { return "hybridlog" }
+
+// Class returns engine.Cuts.
+func (Driver) Class() engine.Class { return engine.Cuts }
+
+// shard is a part of the keys, with its part of the index and a lock for both.
+type shard struct {
+	sync.Mutex
+	closed  bool
+	cut     uint64 // number of the newest cut that it has come to
+	table   *hashindex.Table
+	seq     uint64 // operations
+	seqThen uint64 // operations before the newest cut
+	tombs   int    // entries that lead to tombstones
+	inserts uint32
+	value   []byte // of an Update
+	_       [64]byte
+}
+
+type hybridLog struct {
+	o     Driver
+	env   engine.Env // without a Dir in a view
+	seed  uint64
+	shift uint
+
+	shards []shard
+	index  *hashindex.Index // replaced with all shards locked
+	log    *pages
+	segs   segmentSet
+
+	// cutNo is the number of cuts. What a shard does while it is at that number
+	// has its parity. The records of the newest cut that may be beside later
+	// ones begin at cutFrom.
+	cutNo, cutFrom atomic.Uint64
+	// baseSeq is added to what the shards count.
+	baseSeq atomic.Uint64
+	cutSeq  atomic.Uint64 // of the newest cut
+	line    atomic.Uint64 // changes when Install replaces the state
+	gone    atomic.Uint64 // changes when segments are removed
+	onDisk  atomic.Bool   // some of the state is not in memory
+
+	// cutting is held while a cut is made, or the state replaced; merging while
+	// segments are merged; working while the log moves through memory. They are
+	// taken in this order, and before shard locks.
+	cutting, merging, working sync.Mutex
+	// collecting is held by scans that look for keys: segments must stay.
+	collecting sync.RWMutex
+
+	undo        undo          // guarded by cutting
+	pending     []*cut        // not flushed, oldest first; guarded by working
+	flushed     atomic.Uint64 // what is before is in files; changed under working
+	flushBuffer []byte        // guarded by working
+
+	asked   atomic.Bool  // work in the background is asked for
+	stop    atomic.Bool  // merging gives way
+	pause   atomic.Int64 // nanoseconds; see weigh
+	written struct {     // to judge how large records are
+		units, records atomic.Uint64
+	}
+}
+
+func newEngine(d Driver, env engine.Env) *hybridLog {
+	d = d.withDefaults(env.Memory)
+	e := &hybridLog{o: d, env: env, shards: make([]shard, d.Shards), log: &pages{}}
+	e.shift = uint(64 - bits.Len(uint(d.Shards-1)))
+	if e.env.Logger == nil {
+		e.env.Logger = slog.New(slog.DiscardHandler)
+	}
+	e.segs.dir, e.segs.log = env.Dir, e.env.Logger
+	e.segs.list.Store(&segmentList{})
+	e.segs.mu.next = 1
+	return e
+}
+
+func (e *hybridLog) useIndex(ix *hashindex.Index) {
+	e.index = ix
+	for i := range e.shards {
+		e.shards[i].table = ix.Table(i)
+	}
+}
+
+func (e *hybridLog) hash(key []byte) uint64 { return e.o.Hash(e.seed, key) }
+
+func (e *hybridLog) shard(h uint64) *shard { return &e.shards[h>>e.shift] }
+
+// enterLocked begins an operation.
+func (e *hybridLog) enterLocked(s *shard) error {
+	if s.closed {
+		return engine.ErrClosed
+	}
+	if no := e.cutNo.Load(); s.cut != no {
+		s.moveTo(no)
+	}
+	return nil
+}
+
+// moveTo makes what the shard does from now on come after a cut.
+func (s *shard) moveTo(no uint64) { s.cut, s.seqThen = no, s.seq }
+
+// hit is what looking a key up in memory came to.
+type hit struct {
+	c    hashindex.Cursor
+	has  bool   // there is an entry, c is at it
+	head uint64 // short address that it leads to
+	r    rec    // the record of the key, or nil
+	at   uint64 // its short address
+	disk uint64 // address to go on at if r is nil; 0 if the key is not there
+}
+
+// seekLocked looks a key up as far as that goes in memory.
+func (e *hybridLog) seekLocked(s *shard, h uint64, key []byte, f *hit) {
+	f.c = s.table.Seek(h)
+	f.r, f.disk = nil, 0
+	if f.has = f.c.Next(); !f.has {
+		return
+	}
+	f.head = f.c.Address()
+	if r := e.log.mem(f.head); r != nil && r.is(key) {
+		f.r, f.at = r, f.head
+		return
+	}
+	e.followLocked(key, f)
+}
+
+// followLocked goes along a chain.
+func (e *hybridLog) followLocked(key []byte, f *hit) {
+	s, limit := f.head, e.log.limit.Load()
+	for s != 0 {
+		addr := e.full(limit, s)
+		r := e.log.mem(s)
+		if r == nil {
+			f.disk = addr
+			return
+		}
+		if r.is(key) {
+			f.r, f.at = r, s
+			return
+		}
+		s, limit = r.prev(), addr
+	}
+}
+
+// full returns the address of a short one. The log has reached limit.
+func (e *hybridLog) full(limit, s uint64) uint64 {
+	if s < shortCold {
+		return before(limit, s)
+	}
+	e.segs.mu.Lock()
+	next := e.segs.mu.next
+	e.segs.mu.Unlock()
+	return coldBit | before(next, s-shortCold)
+}
+
+// behind returns the address that a record leads to.
+func (e *hybridLog) behind(addr, prev uint64) uint64 {
+	if addr&coldBit != 0 {
+		addr = e.log.limit.Load()
+	}
+	return e.full(addr, prev)
+}
+
+// coldHit is what looking a key up in files came to.
+type coldHit struct {
+	fields
+	addr  uint64
+	found bool
+	again bool // files went meanwhile: look the key up again
+	deep  bool // the chain leads back into memory: look the key up with the lock
+	buf   []byte
+}
+
+var coldHits = sync.Pool{New: func() any { return &coldHit{buf: make([]byte, firstRead)} }}
+
+func (c *coldHit) free() {
+	if cap(c.buf) > maxRead {
+		c.buf = make([]byte, firstRead)
+	}
+	c.key, c.value = nil, nil
+	coldHits.Put(c)
+}
+
+// seekCold looks a key up along a chain in files from an address on. No lock is
+// held. gone is what e.gone was when the chain began.
+func (e *hybridLog) seekCold(key []byte, addr, gone uint64, c *coldHit) error {
+	c.found, c.again, c.deep = false, false, false
+	for {
+		seg := e.segs.acquire(addr)
+		if seg == nil {
+			// What is gone holds nothing that counts, unless it went after
+			// the look-up began.
+			c.again = e.gone.Load() != gone
+			return nil
+		}
+		var err error
+		c.buf, err = seg.read(addr, c.buf[:cap(c.buf)], &c.fields)
+		e.segs.releaseOne(seg)
+		if err != nil {
+			return err
+		}
+		if string(c.key) == string(key) {
+			c.addr, c.found = addr, true
+			return nil
+		}
+		if c.prev == 0 {
+			return nil
+		}
+		addr = e.behind(addr, c.prev)
+		if e.log.mem(short(addr)) != nil {
+			// A large write is in front of smaller ones with its tag.
+			c.deep = true
+			return nil
+		}
+	}
+}
+
+// seekDeepLocked looks a key up along all of its chain.
+func (e *hybridLog) seekDeepLocked(s *shard, h uint64, key []byte, c *coldHit) error {
+	c.found, c.again, c.deep = false, false, false
+	cur := s.table.Seek(h)
+	if !cur.Next() {
+		return nil
+	}
+	c.addr = e.full(e.log.limit.Load(), cur.Address())
+	for {
+		there, err := e.readLocked(c)
+		if err != nil || !there {
+			return err
+		}
+		if string(c.key) == string(key) {
+			c.found = true
+			return nil
+		}
+		if c.prev == 0 {
+			return nil
+		}
+		c.addr = e.behind(c.addr, c.prev)
+	}
+}
+
+// readLocked reads the record at c.addr, wherever it is, if it is not gone.
+func (e *hybridLog) readLocked(c *coldHit) (there bool, err error) {
+	if r := e.log.mem(short(c.addr)); r != nil {
+		c.fields = fields{kind: r.kind(), parity: r.parity(), prev: r.prev(), units: r.units(), key: r.key(), value: r.value()}
+		return true, nil
+	}
+	seg := e.segs.acquire(c.addr)
+	if seg == nil {
+		return false, nil
+	}
+	defer e.segs.releaseOne(seg)
+	c.buf, err = seg.read(c.addr, c.buf[:cap(c.buf)], &c.fields)
+	return err == nil, err
+}
+
+func (e *hybridLog) Get(dst, key []byte) ([]byte, error) {
+	h := e.hash(key)
+	s := e.shard(h)
+	s.Lock()
+	if s.closed {
+		s.Unlock()
+		return dst, engine.ErrClosed
+	}
+	if c := s.table.Seek(h); !c.Next() {
+		s.Unlock()
+		return dst, engine.ErrNotFound
+	} else if r := e.log.mem(c.Address()); r != nil && r.is(key) {
+		if r.kind() != kindPut {
+			s.Unlock()
+			return dst, engine.ErrNotFound
+		}
+		dst = append(dst, r.value()...)
+		s.Unlock()
+		return dst, nil
+	}
+	s.Unlock()
+	return e.getSlowly(s, h, dst, key)
+}
+
+// getSlowly is Get for a key that is not where its hash leads at once.
+func (e *hybridLog) getSlowly(s *shard, h uint64, dst, key []byte) ([]byte, error) {
+	found, err := e.find(s, h, key, func(value []byte) { dst = append(dst, value...) })
+	if err == nil && !found {
+		err = engine.ErrNotFound
+	}
+	return dst, err
+}
+
+func (e *hybridLog) Has(key []byte) (bool, error) {
+	h := e.hash(key)
+	return e.find(e.shard(h), h, key, nil)
+}
+
+// find looks a key up, and calls fn, if it is not nil, with its value.
+func (e *hybridLog) find(s *shard, h uint64, key []byte, fn func(value []byte)) (found bool, err error) {
+	for {
+		addr, gone, found, err := e.findInMemory(s, h, key, fn)
+		if err != nil || addr == 0 {
+			return found, err
+		}
+		c := coldHits.Get().(*coldHit)
+		err = e.seekCold(key, addr, gone, c)
+		if err == nil && c.deep {
+			found, err = e.findDeeply(s, h, key, c, fn)
+			c.free()
+			return found, err
+		}
+		again := c.again
+		found = c.found && c.kind == kindPut && err == nil
+		if found && fn != nil {
+			fn(c.value)
+		}
+		c.free()
+		if !again || err != nil {
+			return found, err
+		}
+	}
+}
+
+// findInMemory is find as far as that goes in memory; if it goes on in files addr
+// says where.
+func (e *hybridLog) findInMemory(s *shard, h uint64, key []byte, fn func(value []byte)) (addr, gone uint64, found bool, err error) {
+	s.Lock()
+	defer s.Unlock()
+	if s.closed {
+		return 0, 0, false, engine.ErrClosed
+	}
+	var f hit
+	e.seekLocked(s, h, key, &f)
+	found = f.r != nil && f.r.kind() == kindPut
+	if found && fn != nil {
+		fn(f.r.value())
+	}
+	return f.disk, e.gone.Load(), found, nil
+}
+
+// findDeeply is find with the lock held all the time.
+func (e *hybridLog) findDeeply(s *shard, h uint64, key []byte, c *coldHit, fn func(value []byte)) (bool, error) {
+	s.Lock()
+	defer s.Unlock()
+	if s.closed {
+		return false, engine.ErrClosed
+	}
+	err := e.seekDeepLocked(s, h, key, c)
+	if err != nil || !c.found || c.kind != kindPut {
+		return false, err
+	}
+	if fn != nil {
+		fn(c.value)
+	}
+	return true, nil
+}
+
+func (e *hybridLog) Set(key, value []byte) error {
+	if !e.fits(key, value) {
+		var b engine.Batch
+		b.Set(key, value)
+		return e.applyDirectly(&b)
+	}
+	h := e.hash(key)
+	s := e.shard(h)
+	for {
+		s.Lock()
+		done, err := e.setLocked(s, h, key, value)
+		seq := s.seq
+		s.Unlock()
+		if done || err != nil {
+			e.slowDown(seq)
+			return err
+		}
+		if err := e.makeRoom(1); err != nil {
+			return err
+		}
+	}
+}
+
+// fits reports whether a record fits in a page.
+func (e *hybridLog) fits(key, value []byte) bool {
+	_, n := sizeClass(recordUnits(len(key), len(value)))
+	return n*unit <= uint64(e.o.PageBytes)
+}
+
+// slowDown makes one of so many writes wait if merging does not keep up.
+func (e *hybridLog) slowDown(seq uint64) {
+	if pause := e.pause.Load(); pause != 0 && seq%pauseEvery == 0 {
+		e.env.Sched.Sleep(context.Background(), time.Duration(pause))
+	}
+}
+
+func (e *hybridLog) Delete(key []byte) error {
+	h := e.hash(key)
+	s := e.shard(h)
+	for {
+		s.Lock()
+		done, err := e.deleteLocked(s, h, key)
+		s.Unlock()
+		if done || err != nil {
+			return err
+		}
+		if err := e.makeRoom(1); err != nil {
+			return err
+		}
+	}
+}
+
+// setLocked gives a key a value. It reports false if there is no room for the
+// record.
+func (e *hybridLog) setLocked(s *shard, h uint64, key, value []byte) (done bool, err error) {
+	if err := e.enterLocked(s); err != nil {
+		return false, err
+	}
+	var f hit
+	e.seekLocked(s, h, key, &f)
+	return e.putLocked(s, h, &f, key, value)
+}
+
+// putLocked is setLocked for a key that was looked up.
+func (e *hybridLog) putLocked(s *shard, h uint64, f *hit, key, value []byte) (done bool, err error) {
+	if f.r != nil && e.changeable(s, f, len(value), e.log.readOnly.Load()) {
+		e.overwriteLocked(s, f, value)
+		return true, nil
+	}
+	return e.appendLocked(s, h, f, kindPut, key, value)
+}
+
+func (e *hybridLog) overwriteLocked(s *shard, f *hit, value []byte) {
+	if f.r.kind() != kindPut && f.at == f.head {
+		s.tombs--
+	}
+	f.r.overwrite(value)
+	s.seq++
+}
+
+// appendLocked appends a record to the log.
+func (e *hybridLog) appendLocked(s *shard, h uint64, f *hit, kind uint64, key, value []byte) (done bool, err error) {
+	units := e.unitsFor(f, key, value)
+	at, r, ok := e.log.alloc(units)
+	if !ok {
+		return false, nil
+	}
+	if err := e.linkLocked(s, h, f, at, r, kind, key, value, units); err != nil {
+		return false, err
+	}
+	s.seq++
+	return true, nil
+}
+
+// changeable reports whether the record of a key may have another value of so
+// many bytes in its place: not if it is, or is to be, part of a cut or a file.
+// readOnly is how far the log is read-only, at any time since the lock was taken.
+func (e *hybridLog) changeable(s *shard, f *hit, n int, readOnly uint64) bool {
+	return e.since(f.at, readOnly) && f.r.parity() == s.cut&1 && n <= f.r.room()
+}
+
+// since reports whether a short address that is in memory is at from or behind.
+func (e *hybridLog) since(s, from uint64) bool {
+	return (s-from)&(shortCold-1) < e.log.limit.Load()-from
+}
+
+// unitsFor returns the size of a new record. A value that grew gets room to grow
+// on.
+func (e *hybridLog) unitsFor(f *hit, key, value []byte) uint64 {
+	n := recordUnits(len(key), len(value))
+	if f.r != nil && len(value) > f.r.room() {
+		n += uint64(len(value)) / (growth * unit)
+	}
+	_, n = sizeClass(n)
+	return min(n, uint64(e.o.PageBytes)/unit)
+}
+
+// growth is the part of a value that grew that is added as room.
+const growth = 4
+
+// linkLocked writes a record where it was allocated and makes it the newest of
+// its key.
+func (e *hybridLog) linkLocked(s *shard, h uint64, f *hit, at uint64, r rec, kind uint64, key, value []byte, units uint64) error {
+	class, _ := sizeClass(units)
+	prev := uint64(0)
+	if f.has {
+		prev = f.head
+		if f.r != nil && f.at == f.head {
+			if f.r.kind() == kindTombstone {
+				s.tombs--
+			}
+			if f.r.parity() == s.cut&1 && e.since(f.at, e.cutFrom.Load()) {
+				prev = f.r.prev() // no cut needs the record in between
+			}
+		}
+	}
+	r.put(kind, s.cut&1, prev, class, key, value)
+	if f.has {
+		f.c.Replace(short(at))
+	} else if err := s.table.Insert(h, short(at)); err != nil {
+		r[:units*unit].fill()
+		return err
+	} else if s.inserts++; s.inserts%prepareEvery == 0 {
+		e.work()
+	}
+	if kind == kindTombstone {
+		s.tombs++
+	}
+	return nil
+}
+
+// prepareEvery is how many new keys of a shard there are from one preparation
+// of the index to the next.
+const prepareEvery = 512
+
+// deleteLocked removes a key. It reports false if there is no room for the
+// record.
+func (e *hybridLog) deleteLocked(s *shard, h uint64, key []byte) (done bool, err error) {
+	if err := e.enterLocked(s); err != nil {
+		return false, err
+	}
+	var f hit
+	e.seekLocked(s, h, key, &f)
+	if f.r == nil && f.disk == 0 {
+		return true, nil
+	}
+	return e.buryLocked(s, h, &f, key)
+}
+
+// buryLocked is deleteLocked for a key that was looked up, and may be there.
+func (e *hybridLog) buryLocked(s *shard, h uint64, f *hit, key []byte) (done bool, err error) {
+	if f.r != nil && f.r.kind() != kindPut {
+		return true, nil
+	}
+	if f.r == nil || !e.changeable(s, f, 0, e.log.readOnly.Load()) {
+		return e.appendLocked(s, h, f, kindTombstone, key, nil)
+	}
+	e.buryInPlaceLocked(s, f)
+	if f.at == f.head && f.r.prev() == 0 {
+		// Nothing is left for the tombstone to hide but the record that it was
+		// made of.
+		f.c.Remove()
+		s.tombs--
+	}
+	return true, nil
+}
+
+func (e *hybridLog) buryInPlaceLocked(s *shard, f *hit) {
+	f.r.bury()
+	if f.at == f.head {
+		s.tombs++
+	}
+	s.seq++
+}
