@@ -21,6 +21,25 @@ func (t *Table) Seek(hash uint64) Cursor {
 	return Cursor{t: t, b: b, want: want, left: b.matches(want)}
 }
 
+// Lookup returns the address of the first candidate for a hash, as Seek and Next
+// do: in fewer instructions, which lets the processor run farther ahead. It only
+// reads.
+func (t *Table) Lookup(hash uint64) (address uint64, ok bool) {
+	n, level := t.locate(hash)
+	b := t.row(primaryRow(n))
+	want := hash>>(level&63)&(1<<tagBits-1) | 1<<tagBits
+	for {
+		if m := b.matches(want); m != 0 {
+			return b[bits.TrailingZeros64(m)&7] & MaxAddress, true
+		}
+		over := b.overflow()
+		if over == 0 {
+			return 0, false
+		}
+		b = t.chained(over)
+	}
+}
+
 // Next moves to the next candidate and reports whether there is one.
 func (c *Cursor) Next() bool {
 	if c.left == 0 {

@@ -36,7 +36,7 @@ func (b *bucket) count() uint64    { return b[slots] & 7 }
 func (b *bucket) overflow() uint64 { return b[slots] >> 3 } // 0 for none
 
 // Table is one table of an Index. All calls need the lock that the caller has
-// for the table; Seek, Next, Address, Touch, Len, Buckets and AppendAddresses
+// for the table; Seek, Next, Address, Lookup, Touch, Line, Len, Buckets and AppendAddresses
 // only read.
 type Table struct {
 	// What Seek needs comes first: it is one cache line.
@@ -123,9 +123,14 @@ func (t *Table) heapRow(n uint64) *bucket {
 // the load to happen. The processor does not wait for it before it begins
 // the next, so that touching some ten or more hashes one after the other, and
 // seeking them then, overlaps their cache misses.
-func (t *Table) Touch(hash uint64) uint64 {
+func (t *Table) Touch(hash uint64) uint64 { return *t.Line(hash) }
+
+// Line returns a word of the bucket for a hash, for callers that find out all
+// addresses first and load them then: with nothing in between, the processor has
+// more of the loads under way at once than Touch lets it.
+func (t *Table) Line(hash uint64) *uint64 {
 	n, _ := t.locate(hash)
-	return t.row(primaryRow(n))[slots]
+	return &t.row(primaryRow(n))[slots]
 }
 
 // Insert adds an entry, whether or not there are others with that hash. It

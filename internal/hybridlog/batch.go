@@ -11,23 +11,41 @@ import (
 // loads under way.
 const group = 32
 
-// locality keeps the loads of touch, whose results nobody needs.
-type locality struct{ touched uint64 }
+// ahead is what the look-ups of a group of keys have in common.
+type ahead struct {
+	hits  [group]hit
+	lines [group]*uint64
+	bytes [group]*byte
+	sum   uint64 // of what was loaded, which nobody needs
+}
 
-// touchLocked loads what looking up some keys will need, so that their cache
-// misses overlap: first the buckets, then the records that they lead to. The
-// locks of all their shards are held, since taking a lock would wait for the
-// loads before.
-func (e *hybridLog) touchLocked(hashes []uint64, t *locality) {
-	for _, h := range hashes {
-		t.touched += e.shard(h).table.Touch(h)
+var nothing byte
+
+// touchLocked finds the entries of up to group hashes and loads the records that
+// they lead to, so that cache misses overlap: those of all buckets first, and then
+// those of all records. Addresses are found out before anything is loaded, since
+// the processor looks ahead a few hundred instructions. The locks of all shards
+// are held, as taking a lock would wait for the loads before.
+func (e *hybridLog) touchLocked(hashes []uint64, t *ahead) {
+	n := len(hashes)
+	for i, h := range hashes {
+		t.lines[i] = e.shard(h).table.Line(h)
 	}
-	for _, h := range hashes {
-		if c := e.shard(h).table.Seek(h); c.Next() {
-			if r := e.log.mem(c.Address()); r != nil {
-				t.touched += uint64(r[0])
+	for _, line := range t.lines[:n] {
+		t.sum += *line
+	}
+	for i, h := range hashes {
+		f := &t.hits[i]
+		f.seekLocked(e.shard(h), h)
+		t.bytes[i] = &nothing
+		if f.has {
+			if r := e.log.mem(f.head); r != nil {
+				t.bytes[i] = &r[0]
 			}
 		}
+	}
+	for _, b := range t.bytes[:n] {
+		t.sum += uint64(*b)
 	}
 }
 
@@ -50,7 +68,8 @@ type apply struct {
 	needs    []uint64 // units for each write, 0 if it is done in place
 	chunks   []chunk
 	readOnly uint64
-	locality
+	kept     bool // the hits are those of the whole batch, and still right
+	ahead
 }
 
 // chunk is a part of the log that was allocated for a batch.
@@ -93,7 +112,7 @@ func (e *hybridLog) Apply(b *engine.Batch) error {
 	}
 	for {
 		e.lockSet(set)
-		done, err := a.applyLocked(e, b)
+		done, err := a.applyLocked(e, b, set)
 		e.unlockSet(set)
 		if done || err != nil {
 			e.slowDown(0)
@@ -108,18 +127,16 @@ func (e *hybridLog) Apply(b *engine.Batch) error {
 // batchPages is how many pages a batch may fill: fewer than there always can be.
 const batchPages = 1
 
-func (a *apply) applyLocked(e *hybridLog, b *engine.Batch) (done bool, err error) {
-	for _, h := range a.hashes {
-		if err := e.enterLocked(e.shard(h)); err != nil {
-			return false, err
-		}
+func (a *apply) applyLocked(e *hybridLog, b *engine.Batch, set uint64) (done bool, err error) {
+	if err := e.enterSetLocked(set); err != nil {
+		return false, err
 	}
 	if done, err := a.allocLocked(e, b); !done || err != nil {
 		return done, err
 	}
 	for i, h := range a.hashes {
 		key, value, remove := b.At(i)
-		if err := a.writeLocked(e, e.shard(h), h, a.needs[i], key, value, remove); err != nil {
+		if err := a.writeLocked(e, i, e.shard(h), h, key, value, remove); err != nil {
 			e.env.Dir.Fail(err) // a part of the batch is visible
 			err = e.env.Dir.Err()
 			a.fillRest()
@@ -137,11 +154,12 @@ func (a *apply) allocLocked(e *hybridLog, b *engine.Batch) (done bool, err error
 	// What is changed in place is decided here, and must stay so.
 	a.readOnly = e.log.readOnly.Load()
 	need, most := uint64(0), uint64(e.o.PageBytes)/unit
+	a.kept = len(a.hashes) <= group
 	for from := 0; from < len(a.hashes); from += group {
 		to := min(from+group, len(a.hashes))
-		e.touchLocked(a.hashes[from:to], &a.locality)
+		e.touchLocked(a.hashes[from:to], &a.ahead)
 		for i := from; i < to; i++ {
-			n := a.unitsLocked(e, b, i)
+			n := a.unitsLocked(e, b, i, &a.hits[i-from])
 			a.needs = append(a.needs, n)
 			if need+n > most {
 				if !a.takeLocked(e, need) {
@@ -156,19 +174,16 @@ func (a *apply) allocLocked(e *hybridLog, b *engine.Batch) (done bool, err error
 }
 
 // unitsLocked returns what a write may have to append.
-func (a *apply) unitsLocked(e *hybridLog, b *engine.Batch, i int) uint64 {
-	h := a.hashes[i]
-	s := e.shard(h)
+func (a *apply) unitsLocked(e *hybridLog, b *engine.Batch, i int, f *hit) uint64 {
 	key, value, remove := b.At(i)
-	var f hit
-	e.seekLocked(s, h, key, &f)
 	if remove {
 		value = nil
 	}
-	if f.r != nil && e.changeable(s, &f, len(value), a.readOnly) {
+	e.lookLocked(key, f)
+	if f.r != nil && e.changeable(e.shard(a.hashes[i]), f, len(value), a.readOnly) {
 		return 0
 	}
-	return e.unitsFor(&f, key, value)
+	return e.unitsFor(f, key, value)
 }
 
 // takeLocked allocates a chunk.
@@ -207,10 +222,12 @@ func (a *apply) take(units uint64) (at uint64, r rec) {
 	panic("hybridlog: a batch has not allocated what it needs")
 }
 
-// writeLocked does one write of a batch.
-func (a *apply) writeLocked(e *hybridLog, s *shard, h, units uint64, key, value []byte, remove bool) error {
-	var f hit
-	e.seekLocked(s, h, key, &f)
+// writeLocked does write i of a batch.
+func (a *apply) writeLocked(e *hybridLog, i int, s *shard, h uint64, key, value []byte, remove bool) error {
+	f := &a.hits[i%group]
+	if !a.kept {
+		e.seekLocked(s, h, key, f)
+	}
 	kind := uint64(kindPut)
 	if remove {
 		if f.r == nil && f.disk == 0 || f.r != nil && f.r.kind() != kindPut {
@@ -218,18 +235,19 @@ func (a *apply) writeLocked(e *hybridLog, s *shard, h, units uint64, key, value 
 		}
 		kind, value = kindTombstone, nil
 	}
-	if f.r != nil && e.changeable(s, &f, len(value), a.readOnly) {
+	if f.r != nil && e.changeable(s, f, len(value), a.readOnly) {
 		if remove {
 			// The tombstone stays, as a later write of the batch may count on
 			// its room.
-			e.buryInPlaceLocked(s, &f)
+			e.buryInPlaceLocked(s, f)
 		} else {
-			e.overwriteLocked(s, &f, value)
+			e.overwriteLocked(s, f, value)
 		}
 		return nil
 	}
-	at, r := a.take(units)
-	if err := e.linkLocked(s, h, &f, at, r, kind, key, value, units); err != nil {
+	a.kept = false // the entry of a later write may move, or lead here
+	at, r := a.take(a.needs[i])
+	if err := e.linkLocked(s, h, f, at, r, kind, key, value, a.needs[i]); err != nil {
 		return err
 	}
 	s.seq++

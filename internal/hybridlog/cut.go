@@ -40,8 +40,11 @@ func (e *hybridLog) Cut() (engine.Cut, error) {
 // cutHeld makes a cut. cutting is held.
 func (e *hybridLog) cutHeld() (*cut, error) {
 	c := &cut{e: e, cold: map[*segment]span{}}
-	// Segments that go from now on stay for the cut: only what a shard does
-	// after it has come to the cut can make records of them dead.
+	// No segment goes until the cut is the one that can be gone back to. What a
+	// merge finds dead of those that go then is dead at the cut, or they are
+	// held.
+	e.removing.Lock()
+	defer e.removing.Unlock()
 	e.segs.mu.Lock()
 	c.from = e.log.appending.tail.Load()
 	e.cutFrom.Store(c.from)
@@ -134,7 +137,7 @@ func (c *cut) finish(s manifest.State) {
 func (c *cut) parts() ([]part, error) {
 	var parts []part
 	for _, seg := range c.held {
-		p := part{base: seg.base, order: seg.order, filter: seg.filter}
+		p := part{base: seg.base, order: seg.order, filter: seg.filter.Load()}
 		is := c.cold[seg]
 		if seg.base&coldBit == 0 {
 			if seg.base >= c.end {

@@ -145,31 +145,27 @@ func (e *hybridLog) dropDirect(d *direct) {
 // held, so that all that is in the log is older, and what comes is newer: the log
 // goes on in another segment.
 func (e *hybridLog) linkDirectLocked(d *direct) error {
-	for i := range e.shards {
-		if err := e.enterLocked(&e.shards[i]); err != nil {
-			e.dropDirect(d)
-			return err
-		}
+	if err := e.enterSetLocked(1<<len(e.shards) - 1); err != nil {
+		e.dropDirect(d)
+		return err
 	}
-	seg := d.seg
-	seg.closed, seg.direct, seg.firstSeq = true, e.cutNo.Load()+1, e.cutSeq.Load()+1
-	seg.end.Store(seg.base + uint64(len(d.buf))/unit)
-	e.log.endPage()
-	e.segs.mu.Lock()
-	e.segs.closeLogLocked(e.log.limit.Load())
-	e.segs.addColdLocked(seg)
-	e.segs.mu.Unlock()
-	e.onDisk.Store(true)
-	e.count(uint64(len(d.buf))/unit, uint64(len(d.offsets)))
 	var err error
 	for i, h := range d.hashes {
 		if err == nil {
 			err = e.linkOneLocked(d, i, h)
 		}
 	}
-	e.segs.mu.Lock()
+	seg := d.seg
 	seg.span = span{int64(len(d.buf)), crc32.Checksum(d.buf, castagnoli), uint64(len(d.offsets))}
-	seg.trusted = seg.size
+	seg.trusted, seg.closed, seg.direct, seg.firstSeq = seg.size, true, e.shards[0].cut+1, e.cutSeq.Load()+1
+	seg.end.Store(seg.base + uint64(len(d.buf))/unit)
+	e.onDisk.Store(true)
+	e.count(uint64(len(d.buf))/unit, uint64(len(d.offsets)))
+	e.log.endPage()
+	// A cut that began takes the segment when all shards have come to it.
+	e.segs.mu.Lock()
+	e.segs.closeLogLocked(e.log.limit.Load())
+	e.segs.addColdLocked(seg)
 	e.segs.mu.Unlock()
 	if err != nil {
 		e.env.Dir.Fail(err) // a part of the batch is visible

@@ -111,8 +111,10 @@ type hybridLog struct {
 	// segments are merged; working while the log moves through memory. They are
 	// taken in this order, and before shard locks.
 	cutting, merging, working sync.Mutex
-	// collecting is held by scans that look for keys: segments must stay.
+	// collecting is held by scans that look for keys, removing while a cut is
+	// made: no merge removes a segment meanwhile.
 	collecting sync.RWMutex
+	removing   sync.Mutex
 
 	undo        undo          // guarded by cutting
 	pending     []*cut        // not flushed, oldest first; guarded by working
@@ -162,6 +164,22 @@ func (e *hybridLog) enterLocked(s *shard) error {
 	return nil
 }
 
+// enterSetLocked begins an operation of several shards, all on the same side of
+// every cut.
+func (e *hybridLog) enterSetLocked(set uint64) error {
+	no := e.cutNo.Load()
+	for ; set != 0; set &= set - 1 {
+		s := &e.shards[bits.TrailingZeros64(set)]
+		if s.closed {
+			return engine.ErrClosed
+		}
+		if s.cut != no {
+			s.moveTo(no)
+		}
+	}
+	return nil
+}
+
 // moveTo makes what the shard does from now on come after a cut.
 func (s *shard) moveTo(no uint64) { s.cut, s.seqThen = no, s.seq }
 
@@ -177,12 +195,24 @@ type hit struct {
 
 // seekLocked looks a key up as far as that goes in memory.
 func (e *hybridLog) seekLocked(s *shard, h uint64, key []byte, f *hit) {
+	f.seekLocked(s, h)
+	e.lookLocked(key, f)
+}
+
+// seekLocked finds the entry of a hash.
+func (f *hit) seekLocked(s *shard, h uint64) {
 	f.c = s.table.Seek(h)
+	if f.has = f.c.Next(); f.has {
+		f.head = f.c.Address()
+	}
+}
+
+// lookLocked looks the key up from its entry on.
+func (e *hybridLog) lookLocked(key []byte, f *hit) {
 	f.r, f.disk = nil, 0
-	if f.has = f.c.Next(); !f.has {
+	if !f.has {
 		return
 	}
-	f.head = f.c.Address()
 	if r := e.log.mem(f.head); r != nil && r.is(key) {
 		f.r, f.at = r, f.head
 		return
@@ -253,17 +283,19 @@ func (e *hybridLog) seekCold(key []byte, addr, gone uint64, c *coldHit) error {
 	c.found, c.again, c.deep = false, false, false
 	for {
 		seg := e.segs.acquire(addr)
-		if seg == nil {
-			// What is gone holds nothing that counts, unless it went after
-			// the look-up began.
-			c.again = e.gone.Load() != gone
+		var err error
+		if seg != nil {
+			c.buf, err = seg.read(addr, c.buf[:cap(c.buf)], &c.fields)
+			e.segs.releaseOne(seg)
+		}
+		if e.gone.Load() != gone {
+			// What the address leads to may be gone, or be something else in
+			// another state.
+			c.again = true
 			return nil
 		}
-		var err error
-		c.buf, err = seg.read(addr, c.buf[:cap(c.buf)], &c.fields)
-		e.segs.releaseOne(seg)
-		if err != nil {
-			return err
+		if err != nil || seg == nil {
+			return err // what is gone holds nothing that counts
 		}
 		if string(c.key) == string(key) {
 			c.addr, c.found = addr, true
@@ -273,7 +305,7 @@ func (e *hybridLog) seekCold(key []byte, addr, gone uint64, c *coldHit) error {
 			return nil
 		}
 		addr = e.behind(addr, c.prev)
-		if e.log.mem(short(addr)) != nil {
+		if addr&coldBit == 0 && addr >= e.log.head.Load() {
 			// A large write is in front of smaller ones with its tag.
 			c.deep = true
 			return nil
@@ -328,10 +360,10 @@ func (e *hybridLog) Get(dst, key []byte) ([]byte, error) {
 		s.Unlock()
 		return dst, engine.ErrClosed
 	}
-	if c := s.table.Seek(h); !c.Next() {
+	if a, ok := s.table.Lookup(h); !ok {
 		s.Unlock()
 		return dst, engine.ErrNotFound
-	} else if r := e.log.mem(c.Address()); r != nil && r.is(key) {
+	} else if r := e.log.mem(a); r != nil && r.is(key) {
 		if r.kind() != kindPut {
 			s.Unlock()
 			return dst, engine.ErrNotFound
@@ -426,19 +458,44 @@ func (e *hybridLog) Set(key, value []byte) error {
 	}
 	h := e.hash(key)
 	s := e.shard(h)
-	for {
-		s.Lock()
-		done, err := e.setLocked(s, h, key, value)
-		seq := s.seq
+	s.Lock()
+	if e.overwroteLocked(s, h, key, value) {
 		s.Unlock()
-		if done || err != nil {
-			e.slowDown(seq)
-			return err
-		}
+		return nil
+	}
+	done, err := e.setLocked(s, h, key, value)
+	for !done && err == nil {
+		s.Unlock()
 		if err := e.makeRoom(1); err != nil {
 			return err
 		}
+		s.Lock()
+		done, err = e.setLocked(s, h, key, value)
 	}
+	seq := s.seq
+	s.Unlock()
+	e.slowDown(seq)
+	return err
+}
+
+// overwroteLocked is setLocked for a key whose entry leads to its record at once,
+// with a value of the same size, in the mutable region. It reports whether that
+// was so. Few instructions matter here: the fewer there are, the earlier the
+// processor begins with the cache misses of the next operation.
+func (e *hybridLog) overwroteLocked(s *shard, h uint64, key, value []byte) bool {
+	if s.closed || s.cut != e.cutNo.Load() {
+		return false
+	}
+	a, ok := s.table.Lookup(h)
+	if !ok || !e.since(a, e.log.readOnly.Load()) {
+		return false
+	}
+	r := e.log.mem(a)
+	if r == nil || !r.overwrote(key, value, s.cut&1) {
+		return false
+	}
+	s.seq++
+	return true
 }
 
 // fits reports whether a record fits in a page.

@@ -9,11 +9,10 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/hybridlog"
 )
 
-func TestMain(m *testing.M)        { enginetest.Main(m, kvstore.HybridLog{}) }
-func TestEngine(t *testing.T)      { enginetest.All(t, kvstore.HybridLog{}) }
-func TestCrash(t *testing.T)       { enginetest.Crash(t, kvstore.HybridLog{}) }
-func TestCrashKill(t *testing.T)   { enginetest.CrashKill(t, kvstore.HybridLog{}) }
-func BenchmarkEngine(b *testing.B) { enginetest.Benchmark(b, kvstore.HybridLog{}) }
+func TestMain(m *testing.M)      { enginetest.Main(m, kvstore.HybridLog{}) }
+func TestEngine(t *testing.T)    { enginetest.All(t, kvstore.HybridLog{}) }
+func TestCrash(t *testing.T)     { enginetest.Crash(t, kvstore.HybridLog{}) }
+func TestCrashKill(t *testing.T) { enginetest.CrashKill(t, kvstore.HybridLog{}) }
 
 // tuned is an engine with settings that users cannot choose.
 type tuned struct {

@@ -144,6 +144,8 @@ func (m *merger) merge(ctx context.Context, seg *segment) error {
 	}
 	e.collecting.Lock()
 	defer e.collecting.Unlock()
+	e.removing.Lock()
+	defer e.removing.Unlock()
 	e.undo.leaves(seg)
 	e.gone.Add(1) // before it is gone: see seekCold
 	e.segs.remove(seg)
@@ -170,6 +172,15 @@ func (m *merger) giveWay(ctx context.Context) error {
 // that counts is behind it in its chain.
 func (m *merger) offer(addr uint64, f *fields) error {
 	e := m.e
+	class, units := sizeClass(recordUnits(len(f.key), len(f.value)))
+	if len(f.value) > maxSmallValue {
+		class, units = 0, recordUnits(len(f.key), len(f.value))+(wideBytes-headerBytes)/unit
+	}
+	// What is newer must come behind the copy in the order of segments, so the
+	// segment that is copied to must be there before the look.
+	if err := m.ensure(units); err != nil {
+		return err
+	}
 	h := e.hash(f.key)
 	s := e.shard(h)
 	s.Lock()
@@ -189,7 +200,8 @@ func (m *merger) offer(addr uint64, f *fields) error {
 	case !has || f.kind == kindTombstone:
 		return nil
 	case head:
-		return m.copy(h, addr, f)
+		m.copy(h, addr, class, units, f)
+		return nil
 	}
 	return m.rescue(s, h, addr, f)
 }
@@ -263,25 +275,23 @@ func (m *merger) tryRescue(s *shard, h, addr uint64, f *fields, old *seen) (outc
 	return updated, e.linkLocked(s, h, &at, to, r, kindPut, f.key, f.value, units)
 }
 
-// copy adds a record to the chunk.
-func (m *merger) copy(h, addr uint64, f *fields) error {
-	class, units := sizeClass(recordUnits(len(f.key), len(f.value)))
-	wide := len(f.value) > maxSmallValue
-	if wide {
-		units = recordUnits(len(f.key), len(f.value)) + 1
-	}
+// ensure makes room for so many units in the chunk and its segment.
+func (m *merger) ensure(units uint64) error {
 	if used := uint64(len(m.chunk)) / unit; used > 0 && (used+units > m.room || len(m.chunk) >= chunkBytes) {
 		if err := m.flush(); err != nil {
 			return err
 		}
 	}
 	if m.out == nil || units > m.room {
-		if err := m.begin(units); err != nil {
-			return err
-		}
+		return m.begin(units)
 	}
+	return nil
+}
+
+// copy adds a record to the chunk.
+func (m *merger) copy(h, addr, class, units uint64, f *fields) {
 	to := m.to + uint64(len(m.chunk))/unit
-	if wide {
+	if class == 0 {
 		m.chunk = appendWide(m.chunk, to, kindPut, 0, 0, f.key, f.value)
 	} else {
 		at := len(m.chunk)
@@ -291,7 +301,6 @@ func (m *merger) copy(h, addr uint64, f *fields) error {
 		r.seal(to)
 	}
 	m.moves = append(m.moves, move{h, addr, to})
-	return nil
 }
 
 // begin makes the segment that is copied to, with room for so many units at
@@ -342,10 +351,23 @@ func (m *merger) flush() error {
 	for _, mv := range m.moves {
 		s := e.shard(mv.hash)
 		s.Lock()
-		if c := s.table.Seek(mv.hash); !s.closed && c.Next() && c.Address() == short(mv.from) {
+		c := s.table.Seek(mv.hash)
+		has := c.Next()
+		moved := has && c.Address() == short(mv.from)
+		if moved && !s.closed {
 			c.Replace(short(mv.to))
 		}
 		s.Unlock()
+		if has && !moved {
+			// Superseded, unless it is by another key of its tag.
+			var f fields
+			if why := rec(m.chunk[(mv.to-m.to)*unit:]).parse(mv.to, &f); why != "" {
+				return m.out.corrupt(int64(mv.to-m.out.base)*unit, why)
+			}
+			if err := m.rescue(s, mv.hash, mv.from, &f); err != nil {
+				return err
+			}
+		}
 	}
 	units := uint64(len(m.chunk)) / unit
 	m.to += units

@@ -40,7 +40,7 @@ type multiGet struct {
 	values       []byte
 	disk         [group]uint64 // addresses to go on at
 	cold         [group]*coldHit
-	locality
+	ahead
 }
 
 var multiGets = sync.Pool{New: func() any { return &multiGet{} }}
@@ -88,12 +88,11 @@ func (m *multiGet) inMemory(e *hybridLog, keys [][]byte) (gone uint64, reads int
 			return 0, 0, engine.ErrClosed
 		}
 	}
-	e.touchLocked(m.hashes[:len(keys)], &m.locality)
+	e.touchLocked(m.hashes[:len(keys)], &m.ahead)
 	m.values = m.values[:0]
-	var f hit
 	for i, key := range keys {
-		h := m.hashes[i]
-		e.seekLocked(e.shard(h), h, key, &f)
+		f := &m.hits[i]
+		e.lookLocked(key, f)
 		m.found[i], m.disk[i], m.starts[i] = false, f.disk, len(m.values)
 		if f.r != nil && f.r.kind() == kindPut {
 			m.found[i] = true

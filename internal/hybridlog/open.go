@@ -165,7 +165,8 @@ func (e *hybridLog) openSegment(folder manifest.Folder, p part) (*segment, error
 		return nil, err
 	}
 	seg := newSegment(p.file.Kind, p.base)
-	seg.n, seg.file, seg.order, seg.filter, seg.closed = p.file.N, h, p.order, p.filter, true
+	seg.n, seg.file, seg.order, seg.closed = p.file.N, h, p.order, true
+	seg.filter.Store(p.filter)
 	seg.span = span{p.file.Size, p.file.CRC, p.file.Records}
 	seg.synced, seg.firstSeq = p.file.Size, p.file.FirstSeq
 	seg.end.Store(p.end())

@@ -28,6 +28,8 @@ type segment struct {
 	largest atomic.Int64
 	// end is the address behind the last record that counts.
 	end atomic.Uint64
+	// filter leaves out records, if it is not nil.
+	filter atomic.Pointer[filter]
 
 	// What follows is guarded by the lock of the set; file and n are set once,
 	// before anybody reads from the file.
@@ -38,9 +40,8 @@ type segment struct {
 	// firstSeq is at most the sequence number of its first operation, 0 for
 	// the output of a merge.
 	firstSeq uint64
-	synced   int64 // bytes that are durable
-	trusted  int64 // bytes that were compared with a checksum, or written here
-	filter   filter
+	synced   int64  // bytes that are durable
+	trusted  int64  // bytes that were compared with a checksum, or written here
 	closed   bool   // nothing is appended any more
 	unfit    bool   // merging it failed
 	direct   uint64 // of a large write: the number of the cut that it is before
@@ -59,10 +60,10 @@ type filter struct {
 	from, parity uint64
 }
 
-var noFilter = filter{from: math.MaxUint64}
-
 // hides reports whether a record does not count.
-func (f filter) hides(addr, parity uint64) bool { return addr >= f.from && parity != f.parity }
+func (f *filter) hides(addr, parity uint64) bool {
+	return f != nil && addr >= f.from && parity != f.parity
+}
 
 // segmentSet is the segments that hold the state, ordered so that a record is
 // newer than those of its key in segments before, and leads to no segment behind.
@@ -201,7 +202,7 @@ func (s *segmentSet) newCold(units uint64) (*segment, error) {
 }
 
 func newSegment(k manifest.Kind, base uint64) *segment {
-	seg := &segment{kind: k, base: base, filter: noFilter}
+	seg := &segment{kind: k, base: base}
 	seg.end.Store(math.MaxUint64)
 	return seg
 }
@@ -406,7 +407,7 @@ func (seg *segment) scan(from, to int64, fn func(addr uint64, f *fields) error) 
 			}
 			if f.kind != kindFiller {
 				seg.saw(size)
-				if seg.filter.hides(addr, f.parity) {
+				if seg.filter.Load().hides(addr, f.parity) {
 					f.kind = kindFiller
 				}
 			}

@@ -33,7 +33,7 @@ type part struct {
 	file   manifest.File
 	base   uint64
 	order  uint64
-	filter filter
+	filter *filter
 }
 
 // end returns the address behind the part.
@@ -49,11 +49,12 @@ func (c *content) encode(seq uint64) manifest.State {
 		number(p.base&^coldBit<<1 | p.base>>63)
 		number(p.order)
 		from := uint64(0)
-		if p.filter.from != math.MaxUint64 {
-			from = p.filter.from - p.base + 1
+		parity := uint64(0)
+		if p.filter != nil {
+			from, parity = p.filter.from-p.base+1, p.filter.parity
 		}
 		number(from)
-		number(p.filter.parity)
+		number(parity)
 		s.Files = append(s.Files, p.file)
 	}
 	if c.checkpoint.N != 0 {
@@ -93,12 +94,10 @@ func decodeState(s manifest.State) (c content, err error) {
 			break
 		}
 		base := number(most)
-		p := part{file: f, base: base>>1 | base<<63, order: number(math.MaxUint64), filter: noFilter}
-		if from := number(most); from > 0 {
-			p.filter.from = p.base + from - 1
-		}
-		if parity := number(1); p.filter.from != math.MaxUint64 {
-			p.filter.parity = parity
+		p := part{file: f, base: base>>1 | base<<63, order: number(math.MaxUint64)}
+		from, parity := number(most), number(1)
+		if from > 0 {
+			p.filter = &filter{p.base + from - 1, parity}
 		}
 		kind, next := manifest.Log, c.log
 		if p.base&coldBit != 0 {

@@ -14,8 +14,8 @@ type undo struct {
 	sync.Mutex
 	cut  *cut
 	held []*segment
-	// lost is set when a segment that is not among those held was merged, which
-	// may have been what a later record leads to.
+	// lost is set when a segment was merged that is not among those held, which
+	// may have been what a later record leads to, or that has later records.
 	lost bool
 }
 
@@ -33,7 +33,9 @@ func (e *hybridLog) holdUndo(c *cut) {
 func (u *undo) leaves(seg *segment) {
 	u.Lock()
 	defer u.Unlock()
-	u.lost = u.lost || !slices.Contains(u.held, seg)
+	c := u.cut
+	later := seg.base&coldBit == 0 && seg.end.Load() > c.from || seg.direct > c.no
+	u.lost = u.lost || later || !slices.Contains(u.held, seg)
 }
 
 // leadsTo reports whether the undo leads to a state.
@@ -129,7 +131,7 @@ func (e *hybridLog) takeBackLocked(c *cut, held []*segment) error {
 			e.segs.mu.Unlock()
 			fallthrough
 		case seg.base&coldBit == 0 && seg.end.Load() > c.from && c.from < c.end:
-			seg.filter = c.filter(seg)
+			seg.filter.Store(c.filter(seg))
 		}
 	}
 	e.segs.remove(gone...)
@@ -181,8 +183,8 @@ func (c *cut) isLater(addr, parity uint64) bool {
 
 // filter returns the filter that leaves out what is in a segment before the end
 // of the cut but behind the cut.
-func (c *cut) filter(seg *segment) filter {
-	return filter{max(c.from, seg.base), (c.no - 1) & 1}
+func (c *cut) filter(seg *segment) *filter {
+	return &filter{max(c.from, seg.base), (c.no - 1) & 1}
 }
 
 // takeBackKey makes the entry of a hash lead to the newest record before the cut,
