@@ -7,25 +7,86 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/nikosgavalas/kvstore/internal/hashindex"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
-// A checkpoint is the index at the end of a state, so that opening need not look
-// at every record. It is a cache. Package hashindex says how it is written; what
-// is said here is its head, of 8-byte words, little endian.
+// A checkpoint is the index at a cut, so that opening need not look at every
+// record, but only at those that came later. It is a cache. Package hashindex says
+// how it is written; what is said here is its head, of 8-byte words, little
+// endian.
 //
 //	seed   of the hash
 //	       for each shard:
 //	tombs  entries that lead to tombstones
 //	       for each segment:
-//	kind, n, size  of the file
+//	kind, n, size  of the file, as far as the index is of it
+//
+// Entries that lead to files which a later state does not have are left of keys
+// that were deleted: what they lead to is gone.
+
+// checkpointShare bounds the cost of checkpoints: there is one for so many times
+// its size of log, and leastCheckpoint bytes.
+const (
+	checkpointShare = 4
+	leastCheckpoint = 64 << 20
+	entryBytes      = 9 // of an entry in a checkpoint
+)
 
 var errCheckpoint = errors.New("the checkpoint of the index does not fit the state")
 
-// checkpointHead returns the head for a state.
+// checkpoint is the newest checkpoint.
+type checkpoint struct {
+	sync.Mutex
+	file manifest.File // N is 0 if there is none; it is pinned
+	no   uint64        // of the cut
+	at   uint64        // address where it begins
+}
+
+// replace makes a pinned file the newest checkpoint, and forgets the one before.
+func (cp *checkpoint) replace(dir *manifest.Dir, f manifest.File, no, at uint64) {
+	cp.Lock()
+	old := cp.file
+	cp.file, cp.no, cp.at = f, no, at
+	cp.Unlock()
+	if old.N != 0 {
+		dir.Unpin(old.Kind, old.N)
+	}
+}
+
+// pin returns the newest checkpoint, pinned, if it is not of a later cut.
+func (cp *checkpoint) pin(dir *manifest.Dir, no uint64) manifest.File {
+	cp.Lock()
+	defer cp.Unlock()
+	if cp.file.N == 0 || cp.no > no {
+		return manifest.File{}
+	}
+	dir.Pin(cp.file.Kind, cp.file.N)
+	return cp.file
+}
+
+// checkpointDue reports whether the next cut is to have a checkpoint.
+func (e *hybridLog) checkpointDue() bool {
+	least := e.o.CheckpointBytes
+	if least == 0 {
+		entries := 0
+		for i := range e.shards {
+			s := &e.shards[i]
+			s.Lock()
+			entries += s.table.Len()
+			s.Unlock()
+		}
+		least = max(leastCheckpoint, int64(entries)*entryBytes*checkpointShare)
+	}
+	e.checkpoint.Lock()
+	defer e.checkpoint.Unlock()
+	return int64(e.log.appending.tail.Load()-e.checkpoint.at)*unit >= least
+}
+
+// checkpointHead returns the head of a checkpoint of some files.
 func (e *hybridLog) checkpointHead(files []manifest.File, tombs []int) []byte {
 	head := binary.LittleEndian.AppendUint64(nil, e.seed)
 	for _, n := range tombs {
@@ -39,73 +100,136 @@ func (e *hybridLog) checkpointHead(files []manifest.File, tombs []int) []byte {
 	return head
 }
 
-// writeCheckpoint writes the index, to which nothing happens meanwhile. The file
-// is pinned.
-func (e *hybridLog) writeCheckpoint(files []manifest.File) (manifest.File, error) {
+// writeCheckpoint writes the index as of the cut, while operations go on, but no
+// merge. What they made entries lead to since is followed back.
+func (c *cut) writeCheckpoint(parts []part) error {
+	e := c.e
+	var files []manifest.File
+	for _, p := range parts {
+		f := p.file
+		if p.base&coldBit == 0 && p.end() > c.from {
+			// Behind that there are records that are not before the cut.
+			f.Size = int64(max(c.from, p.base)-p.base) * unit
+		}
+		files = append(files, f)
+	}
 	tombs := make([]int, len(e.shards))
 	for i := range tombs {
-		tombs[i] = e.shards[i].tombs
+		s := &e.shards[i]
+		s.Lock()
+		tombs[i] = s.tombs
+		s.Unlock()
 	}
 	n, h, err := e.env.Dir.NewFile(manifest.Index)
 	if err != nil {
-		return manifest.File{}, err
+		return err
 	}
 	f := manifest.File{Kind: manifest.Index, N: n}
-	err = e.index.WriteCheckpoint(e.checkpointHead(files, tombs), hashindex.CheckpointOptions{}, func(b []byte) error {
+	var failed error
+	options := hashindex.CheckpointOptions{
+		Lock:   func(i int) { e.shards[i].Lock() },
+		Unlock: func(i int) { e.shards[i].Unlock() },
+		Translate: func(a uint64) (uint64, bool) {
+			addr, err := c.follow(e.full(e.log.limit.Load(), a))
+			if err != nil {
+				failed = err
+			}
+			return short(addr), addr != 0
+		},
+	}
+	err = e.index.WriteCheckpoint(e.checkpointHead(files, tombs), options, func(b []byte) error {
 		if _, err := h.WriteAt(b, f.Size); err != nil {
 			return err
 		}
 		f.Size += int64(len(b))
 		f.CRC = crc32.Update(f.CRC, castagnoli, b)
-		return nil
+		return failed
 	})
+	if err == nil {
+		err = failed
+	}
 	if err == nil {
 		err = e.env.Dir.Sync(h)
 	}
 	if err = errors.Join(err, h.Close()); err != nil {
 		e.env.Dir.Unpin(f.Kind, f.N)
-		return manifest.File{}, err
+		return err
 	}
-	return f, nil
+	e.checkpoint.replace(e.env.Dir, f, c.no, c.from)
+	return nil
+}
+
+// follow returns the address of the newest record before the cut along a chain
+// that begins at an address, or 0. The lock of the shard is held.
+func (c *cut) follow(addr uint64) (uint64, error) {
+	for {
+		if addr < c.from || addr&coldBit != 0 && !c.isLater(addr, 0) {
+			return addr, nil
+		}
+		prev, _, parity, ok, err := c.e.header(addr)
+		if err != nil || !ok {
+			return 0, err
+		}
+		if !c.isLater(addr, parity) {
+			return addr, nil
+		}
+		if prev == 0 {
+			return 0, nil
+		}
+		addr = c.e.behind(addr, prev)
+	}
 }
 
 // loadCheckpoint makes the index of the checkpoint of a state, if it has one that
-// is right.
-func (e *hybridLog) loadCheckpoint(folder manifest.Folder, l *loaded) error {
+// is right, and returns how many bytes of its segments that has seen.
+func (e *hybridLog) loadCheckpoint(folder manifest.Folder, l *loaded) []int64 {
+	seen := make([]int64, len(l.segs))
 	f := l.content.checkpoint
-	if f.N == 0 {
-		return nil
+	if f.N == 0 || e.o.NoCheckpoint {
+		return seen
 	}
 	b, release, err := readFile(folder, f)
 	if err == nil {
 		defer release()
-		err = e.fillFrom(b, l)
+		err = e.fillFrom(b, l, seen)
 	}
 	if err != nil {
+		clear(seen)
+		l.content.checkpoint = manifest.File{}
 		e.env.Logger.Warn("kvstore: opening without the checkpoint of the index", "file", f.Name(), "error", err)
 	}
-	return nil
+	return seen
 }
 
 // fillFrom makes the index that a checkpoint says.
-func (e *hybridLog) fillFrom(b []byte, l *loaded) error {
+func (e *hybridLog) fillFrom(b []byte, l *loaded, seen []int64) error {
 	cp, err := hashindex.ParseCheckpoint(b)
 	if err != nil {
 		return err
 	}
-	files := make([]manifest.File, len(l.content.parts))
-	for i, p := range l.content.parts {
-		files[i] = p.file
-	}
 	tombs := make([]int, len(e.shards))
-	if want := 8 * (1 + len(tombs) + 3*len(files)); cp.Tables() != len(tombs) || len(cp.Head) != want {
+	words := len(cp.Head) / 8
+	if cp.Tables() != len(tombs) || len(cp.Head)%8 != 0 || words < 1+len(tombs) || (words-1-len(tombs))%3 != 0 {
+		return errCheckpoint
+	}
+	word := func(i int) uint64 { return binary.LittleEndian.Uint64(cp.Head[8*i:]) }
+	if e.segs.dir == nil {
+		e.seed = word(0) // a view may have any
+	}
+	if word(0) != e.seed {
 		return errCheckpoint
 	}
 	for i := range tombs {
-		tombs[i] = int(binary.LittleEndian.Uint64(cp.Head[8*(i+1):]))
+		tombs[i] = int(word(1 + i))
 	}
-	if string(e.checkpointHead(files, tombs)) != string(cp.Head) {
-		return errCheckpoint
+	for i := 1 + len(tombs); i < words; i += 3 {
+		for j, seg := range l.segs {
+			if uint64(seg.kind) == word(i) && seg.n == word(i+1) {
+				if seen[j] = int64(word(i + 2)); seen[j] < 0 || seen[j] > seg.size {
+					return errCheckpoint
+				}
+			}
+		}
 	}
 	ix, err := hashindex.New(hashindex.Options{Tables: len(e.shards)})
 	if err != nil {
@@ -138,28 +262,23 @@ func readFile(folder manifest.Folder, f manifest.File) (b []byte, release func()
 }
 
 // settle installs the last state, with a checkpoint of the index. All operations
-// have ended.
+// have ended, and merges too.
 func (e *hybridLog) settle() error {
 	m := e.env.Dir.Manifest()
-	c, err := e.cutHeld()
+	c, err := e.cutHeld(true)
 	if err != nil {
 		return err
 	}
 	defer c.Release()
-	if c.seq == m.State.Seq && (len(m.State.Files) == 0 || m.State.Files[len(m.State.Files)-1].Kind == manifest.Index) {
+	e.checkpoint.Lock()
+	current := c.end == e.checkpoint.at && (e.checkpoint.file.N != 0 || len(m.State.Files) == 0)
+	e.checkpoint.Unlock()
+	if current && c.seq == m.State.Seq {
 		return e.env.Dir.Err()
 	}
 	s, err := c.Finish(context.Background())
 	if err != nil {
 		return err
-	}
-	cp, err := e.writeCheckpoint(s.Files)
-	if err != nil {
-		// Without it opening takes longer.
-		e.env.Logger.Warn("kvstore: cannot write the checkpoint of the index", "error", err)
-	} else {
-		defer e.env.Dir.Unpin(cp.Kind, cp.N)
-		s.Files = append(s.Files, cp)
 	}
 	return e.env.Dir.Commit(func(m *manifest.Manifest) error {
 		m.State = s

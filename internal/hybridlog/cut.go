@@ -21,6 +21,12 @@ type cut struct {
 	cold      map[*segment]span
 	last      span // of the segment that end is in
 
+	// withCheckpoint makes Finish write a checkpoint of the index. Merges have to
+	// wait for that, until resume is called.
+	withCheckpoint bool
+	resume         func()
+	checkpoint     manifest.File // pinned, if N is not 0
+
 	finished bool // guarded by the lock of undo, like state
 	state    manifest.State
 	release  sync.Once
@@ -34,12 +40,27 @@ func (e *hybridLog) Cut() (engine.Cut, error) {
 	if e.isClosed() {
 		return nil, engine.ErrClosed
 	}
-	return e.cutHeld()
+	due := e.checkpointDue() && e.checkpointing.CompareAndSwap(false, true)
+	if due {
+		e.stop.Store(true)
+		e.merging.Lock()
+		e.stop.Store(false)
+	}
+	c, err := e.cutHeld(due)
+	if due {
+		c.resume = sync.OnceFunc(func() {
+			e.checkpointing.Store(false)
+			e.merging.Unlock()
+			e.work()
+		})
+	}
+	return c, err
 }
 
-// cutHeld makes a cut. cutting is held.
-func (e *hybridLog) cutHeld() (*cut, error) {
-	c := &cut{e: e, cold: map[*segment]span{}}
+// cutHeld makes a cut. cutting is held, and merging if it is to have a
+// checkpoint.
+func (e *hybridLog) cutHeld(withCheckpoint bool) (*cut, error) {
+	c := &cut{e: e, cold: map[*segment]span{}, withCheckpoint: withCheckpoint, resume: func() {}}
 	// No segment goes until the cut is the one that can be gone back to. What a
 	// merge finds dead of those that go then is dead at the cut, or they are
 	// held.
@@ -108,6 +129,7 @@ func (c *cut) Finish(ctx context.Context) (manifest.State, error) {
 	if c.finished {
 		return c.state, nil
 	}
+	defer c.resume()
 	if err := ctx.Err(); err != nil {
 		return manifest.State{}, err
 	}
@@ -122,7 +144,14 @@ func (c *cut) Finish(ctx context.Context) (manifest.State, error) {
 	if err != nil {
 		return manifest.State{}, err
 	}
-	s := (&content{log: c.end, cold: c.coldEnd(), parts: parts}).encode(c.seq)
+	if c.withCheckpoint {
+		if err := c.writeCheckpoint(parts); err != nil {
+			// Without it opening takes longer.
+			e.env.Logger.Warn("kvstore: cannot write a checkpoint of the index", "error", err)
+		}
+	}
+	c.checkpoint = e.checkpoint.pin(e.env.Dir, c.no)
+	s := (&content{log: c.end, cold: c.coldEnd(), parts: parts, checkpoint: c.checkpoint}).encode(c.seq)
 	c.finish(s)
 	return s, nil
 }
@@ -181,6 +210,10 @@ func (c *cut) Release() {
 		e.pending = slices.DeleteFunc(e.pending, func(p *cut) bool { return p == c })
 		e.working.Unlock()
 		e.segs.release(c.held)
+		if f := c.checkpoint; f.N != 0 {
+			e.env.Dir.Unpin(f.Kind, f.N)
+		}
+		c.resume()
 	})
 }
 

@@ -77,20 +77,24 @@ func (e *hybridLog) updateAllLocked(s *shard, h uint64, key []byte, fn engine.Up
 	switch {
 	case op == engine.Keep || op == engine.Remove && !found:
 		return true, nil
-	case op == engine.Remove:
+	case op == engine.Remove && e.fits(key, nil):
 		return e.buryLocked(s, h, &f, key)
+	case op == engine.Remove:
+		var b engine.Batch
+		b.Delete(key)
+		return true, e.appendDirectly(&b, f.head)
 	case e.fits(key, value):
 		return e.putLocked(s, h, &f, key, value)
 	}
-	return true, e.appendDirectly(key, value, f.head)
-}
-
-// appendDirectly gives a key, whose entry leads to head, a value that does not
-// fit in a page. All locks are held.
-func (e *hybridLog) appendDirectly(key, value []byte, head uint64) error {
 	var b engine.Batch
 	b.Set(key, value)
-	d := e.encodeDirect(&b, func(uint64) uint64 { return head })
+	return true, e.appendDirectly(&b, f.head)
+}
+
+// appendDirectly does a write that does not fit in a page, for a key whose entry
+// leads to head. All locks are held.
+func (e *hybridLog) appendDirectly(b *engine.Batch, head uint64) error {
+	d := e.encodeDirect(b, func(uint64) uint64 { return head })
 	if err := e.writeDirect(d); err != nil {
 		return err
 	}

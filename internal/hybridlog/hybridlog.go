@@ -28,7 +28,9 @@ type Driver struct {
 	SegmentBytes int64 // size of files, a multiple of the size of a page
 	NoUndo       bool  // roll back by rebuilding the index
 	NoCheckpoint bool  // open by reading the log
-	Hash         func(seed uint64, key []byte) uint64
+	// CheckpointBytes is how much is appended from one checkpoint to the next.
+	CheckpointBytes int64
+	Hash            func(seed uint64, key []byte) uint64
 }
 
 const (
@@ -116,7 +118,10 @@ type hybridLog struct {
 	collecting sync.RWMutex
 	removing   sync.Mutex
 
-	undo        undo          // guarded by cutting
+	undo          undo
+	checkpoint    checkpoint
+	checkpointing atomic.Bool // a cut is to have a checkpoint
+
 	pending     []*cut        // not flushed, oldest first; guarded by working
 	flushed     atomic.Uint64 // what is before is in files; changed under working
 	flushBuffer []byte        // guarded by working
@@ -127,6 +132,7 @@ type hybridLog struct {
 	written struct {     // to judge how large records are
 		units, records atomic.Uint64
 	}
+	round round // guarded by merging
 }
 
 func newEngine(d Driver, env engine.Env) *hybridLog {
@@ -512,6 +518,11 @@ func (e *hybridLog) slowDown(seq uint64) {
 }
 
 func (e *hybridLog) Delete(key []byte) error {
+	if !e.fits(key, nil) {
+		var b engine.Batch
+		b.Delete(key)
+		return e.applyDirectly(&b)
+	}
 	h := e.hash(key)
 	s := e.shard(h)
 	for {

@@ -33,6 +33,7 @@ var variants = map[string]func(*hybridlog.Driver){
 	"in memory":     func(d *hybridlog.Driver) { d.LogBytes = 1 << 20 },
 	"no undo":       func(d *hybridlog.Driver) { d.NoUndo = true },
 	"no checkpoint": func(d *hybridlog.Driver) { d.NoCheckpoint = true },
+	"checkpoints":   func(d *hybridlog.Driver) { d.CheckpointBytes = 1 },
 }
 
 func variant(name string) tuned {
@@ -52,7 +53,7 @@ func TestEngineVariants(t *testing.T) {
 }
 
 func TestCrashVariants(t *testing.T) {
-	for _, name := range []string{"tiny", "one segment", "no undo", "no checkpoint"} {
+	for _, name := range []string{"tiny", "one segment", "no undo", "no checkpoint", "checkpoints"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			enginetest.Crash(t, variant(name))

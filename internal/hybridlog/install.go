@@ -68,7 +68,7 @@ func (e *hybridLog) rebuild(s manifest.State, commit func(manifest.State) error)
 	e.segs.mu.Lock()
 	e.segs.mu.open = nil
 	e.segs.mu.Unlock()
-	e.turnLocked(s)
+	e.turnLocked(s, l.content.checkpoint)
 	e.segs.release(old)
 	return index.Close()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
@@ -13,9 +14,9 @@ const (
 	// them, and some segments, and goes on until they do not.
 	mergeAt       = 1.8
 	mergeSegments = 2
-	// maxSegments is how many segments there may be beyond those that the size
-	// of the store needs. When there are more, half of them are merged.
-	maxSegments = 8
+	// maxSmall is how many segments less than half of the full size there may be,
+	// beyond those that merging cannot get rid of.
+	maxSmall = 8
 	// chunkBytes is how much a merge copies before it makes the index lead to
 	// the copies.
 	chunkBytes = 256 << 10
@@ -27,8 +28,18 @@ const (
 
 var errStopped = errors.New("the merge was stopped")
 
+// round counts what merges come across until that is as much as the files took
+// in the beginning.
+type round struct {
+	total    int64
+	in, out  int64
+	perEntry float64 // bytes that were live for each entry, in the last round
+	small    int     // small segments that were left when merging ended
+}
+
 // usage is what the files take, and what of that is live, by estimate: the
-// entries of the index times the size of an average record.
+// entries of the index times what was live for each in the last round of merges,
+// or before one, times the size of an average record.
 func (e *hybridLog) usage() (total, live int64) {
 	e.segs.mu.Lock()
 	for _, seg := range e.segs.load().all {
@@ -46,10 +57,18 @@ func (e *hybridLog) usage() (total, live int64) {
 		}
 		s.Unlock()
 	}
-	if n := e.written.records.Load(); n > 0 {
-		live = int64(float64(entries) * float64(e.written.units.Load()) / float64(n) * unit)
+	r := &e.round
+	if r.in >= r.total {
+		if r.in > 0 {
+			r.perEntry = float64(r.out) / float64(max(entries, 1))
+		}
+		r.total, r.in, r.out = max(total, 1), 0, 0
 	}
-	return total, live
+	perEntry := r.perEntry
+	if n := e.written.records.Load(); perEntry == 0 && n > 0 {
+		perEntry = float64(e.written.units.Load()) / float64(n) * unit
+	}
+	return total, int64(float64(entries) * perEntry)
 }
 
 // next returns the segment to be merged, the oldest, or nil if that is not needed
@@ -57,14 +76,9 @@ func (e *hybridLog) usage() (total, live int64) {
 func (e *hybridLog) next(going bool) (*segment, error) {
 	total, live := e.usage()
 	e.weigh(total, live)
-	size := e.o.SegmentBytes
-	most := maxSegments + 2*total/size
-	if going {
-		most /= 2
-	}
 	all := e.segs.load().all
-	many := int64(len(all)) > most
-	if !many && float64(total) <= mergeAt*float64(live)+float64(mergeSegments*size) {
+	many := e.small() > maxSmall+2*e.round.small || going && e.small() > maxSmall/2
+	if !many && float64(total) <= mergeAt*float64(live)+float64(mergeSegments*e.o.SegmentBytes) || len(all) == 0 {
 		return nil, nil
 	}
 	e.segs.mu.Lock()
@@ -87,6 +101,16 @@ func (e *hybridLog) next(going bool) (*segment, error) {
 	return seg, nil
 }
 
+// small returns the number of small segments.
+func (e *hybridLog) small() (n int) {
+	for _, seg := range e.segs.load().all {
+		if int64(seg.end.Load()-seg.base)*unit < e.o.SegmentBytes/2 {
+			n++
+		}
+	}
+	return n
+}
+
 // merger copies what is live in old segments to a new one.
 type merger struct {
 	e     *hybridLog
@@ -104,23 +128,34 @@ type move struct {
 	hash, from, to uint64
 }
 
-// mergeAll merges as much as is needed. merging is held.
+// mergeAll merges as much as is needed, at most all that there is once. merging is
+// held.
 func (e *hybridLog) mergeAll(ctx context.Context) {
 	m := &merger{e: e, since: e.env.Sched.Now()}
-	var err error
-	for going := false; err == nil && !e.stop.Load() && ctx.Err() == nil && !e.isClosed() && !e.env.Dir.Failed(); going = true {
-		var seg *segment
-		if seg, err = e.next(going); seg == nil {
+	e.segs.mu.Lock()
+	last := e.segs.mu.ordinal << 32 // what is made from now on comes later
+	e.segs.mu.Unlock()
+	for going := false; !e.stop.Load() && ctx.Err() == nil && !e.isClosed() && !e.env.Dir.Failed(); going = true {
+		seg, err := e.next(going)
+		if err == nil && (seg == nil || seg.order >= last && going) {
 			break
 		}
-		if err = m.merge(ctx, seg); err != nil && !errors.Is(err, errStopped) {
+		if err == nil {
+			err = m.merge(ctx, seg)
+		}
+		if err == nil {
+			continue
+		}
+		if seg != nil && !errors.Is(err, errStopped) {
 			e.segs.mu.Lock()
 			seg.unfit = !vfs.IsNoSpace(err)
 			e.segs.mu.Unlock()
 			e.env.Logger.Warn("kvstore: merging failed", "file", seg.name(), "error", err)
 		}
+		break
 	}
 	m.endOut()
+	e.round.small = e.small()
 }
 
 // merge copies what is needed of the oldest segment, and removes it. If it is
@@ -147,6 +182,7 @@ func (m *merger) merge(ctx context.Context, seg *segment) error {
 	e.removing.Lock()
 	defer e.removing.Unlock()
 	e.undo.leaves(seg)
+	e.round.in += seg.size
 	e.gone.Add(1) // before it is gone: see seekCold
 	e.segs.remove(seg)
 	return nil
@@ -265,13 +301,17 @@ func (m *merger) tryRescue(s *shard, h, addr uint64, f *fields, old *seen) (outc
 		return updated, nil
 	}
 	if !fits {
-		return updated, e.appendDirectly(f.key, f.value, at.head)
+		var b engine.Batch
+		b.Set(f.key, f.value)
+		e.round.out += int64(f.units) * unit
+		return updated, e.appendDirectly(&b, at.head)
 	}
 	units := e.unitsFor(&at, f.key, f.value)
 	to, r, ok := e.log.alloc(units)
 	if !ok {
 		return needRoom, nil
 	}
+	e.round.out += int64(f.units) * unit
 	return updated, e.linkLocked(s, h, &at, to, r, kindPut, f.key, f.value, units)
 }
 
@@ -369,6 +409,7 @@ func (m *merger) flush() error {
 			}
 		}
 	}
+	e.round.out += int64(len(m.chunk))
 	units := uint64(len(m.chunk)) / unit
 	m.to += units
 	m.room -= units

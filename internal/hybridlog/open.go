@@ -31,8 +31,17 @@ func (d Driver) Open(env engine.Env, s manifest.State) (engine.Engine, error) {
 	e.cutFrom.Store(start)
 	e.baseSeq.Store(s.Seq)
 	e.cutSeq.Store(s.Seq)
+	e.keepCheckpoint(l.content.checkpoint)
 	e.beginUndo(s)
 	return e, nil
+}
+
+// keepCheckpoint makes the checkpoint of a state that was installed the newest.
+func (e *hybridLog) keepCheckpoint(f manifest.File) {
+	if f.N != 0 {
+		e.env.Dir.Pin(f.Kind, f.N)
+	}
+	e.checkpoint.replace(e.env.Dir, f, 0, e.log.limit.Load())
 }
 
 // startBehind returns where a log goes on that has come to an address.
@@ -92,6 +101,9 @@ func (e *hybridLog) free() error {
 	e.undo.held, e.undo.lost = nil, true
 	e.undo.Unlock()
 	e.segs.release(held)
+	if e.segs.dir != nil {
+		e.checkpoint.replace(e.segs.dir, manifest.File{}, 0, 0)
+	}
 	e.segs.remove(e.segs.load().all...)
 	err := e.index.Close()
 	if e.log.memory.arena != nil {
@@ -147,11 +159,8 @@ func (e *hybridLog) load(folder manifest.Folder, s manifest.State) (_ *loaded, e
 		}
 		l.segs = append(l.segs, seg)
 	}
-	if err == nil && !e.o.NoCheckpoint {
-		err = e.loadCheckpoint(folder, l)
-	}
-	if err == nil && l.index == nil {
-		err = e.scanAll(l)
+	if err == nil {
+		err = e.scanAll(l, e.loadCheckpoint(folder, l))
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.drop(e))
@@ -183,40 +192,38 @@ type found struct {
 	tomb     bool
 }
 
-// scanAll makes the index by reading all segments in order: of the records of an
-// entry the last one counts.
-func (e *hybridLog) scanAll(l *loaded) error {
-	ix, err := hashindex.New(hashindex.Options{Tables: len(e.shards)})
-	if err != nil {
-		return err
+// scanAll makes the index what the segments say, of which it has seen so many
+// bytes: in their order, as of the records of an entry the last one counts.
+func (e *hybridLog) scanAll(l *loaded, seen []int64) (err error) {
+	if l.index == nil {
+		if l.index, err = hashindex.New(hashindex.Options{Tables: len(e.shards)}); err != nil {
+			return err
+		}
 	}
-	l.index = ix
-	heads := &headTombs{e: e, l: l, tombs: make([]map[uint64]struct{}, len(e.shards))}
+	heads := &heads{e: e, l: l, tombs: make([]map[uint64]struct{}, len(e.shards))}
 	batches := make(chan []found, 4)
 	scanned := make(chan error, 1)
 	go func() {
 		defer close(batches)
-		scanned <- e.scanSegments(l.segs, batches)
+		scanned <- e.scanSegments(l.segs, seen, batches)
 	}()
 	for batch := range batches {
-		for _, f := range batch {
-			if err == nil {
-				err = heads.apply(f)
-			}
+		if err == nil {
+			err = heads.apply(batch)
 		}
 	}
 	for i, t := range heads.tombs {
-		l.tombs[i] = len(t)
+		l.tombs[i] += len(t)
 	}
 	return errors.Join(<-scanned, err)
 }
 
 const foundBatch = 4096
 
-func (e *hybridLog) scanSegments(segs []*segment, out chan<- []found) error {
+func (e *hybridLog) scanSegments(segs []*segment, seen []int64, out chan<- []found) error {
 	batch := make([]found, 0, foundBatch)
-	for _, seg := range segs {
-		err := seg.scan(0, seg.size, func(addr uint64, f *fields) error {
+	for i, seg := range segs {
+		err := seg.scan(seen[i], seg.size, func(addr uint64, f *fields) error {
 			batch = append(batch, found{e.hash(f.key), short(addr), f.kind == kindTombstone})
 			if len(batch) == foundBatch {
 				out <- batch
@@ -232,29 +239,54 @@ func (e *hybridLog) scanSegments(segs []*segment, out chan<- []found) error {
 	return nil
 }
 
-// headTombs builds an index and knows which of its entries lead to tombstones.
-type headTombs struct {
+// heads builds an index and knows which of its entries lead to tombstones.
+type heads struct {
 	e     *hybridLog
 	l     *loaded
 	tombs []map[uint64]struct{} // short addresses, of each shard
+	lines [group]*uint64
+	sum   uint64
 }
 
-// apply makes the index lead to a record.
-func (t *headTombs) apply(f found) error {
+// apply makes the index lead to records, group by group so that cache misses
+// overlap.
+func (t *heads) apply(batch []found) error {
+	for len(batch) > 0 {
+		part := batch[:min(len(batch), group)]
+		batch = batch[len(part):]
+		for i, f := range part {
+			t.lines[i] = t.l.index.Table(int(f.hash >> t.e.shift)).Line(f.hash)
+		}
+		for _, line := range t.lines[:len(part)] {
+			t.sum += *line
+		}
+		for _, f := range part {
+			if err := t.applyOne(f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *heads) applyOne(f found) error {
 	i := int(f.hash >> t.e.shift)
-	table := t.l.index.Table(i)
+	table, tombs := t.l.index.Table(i), t.tombs[i]
 	c := table.Seek(f.hash)
 	if c.Next() {
-		delete(t.tombs[i], c.Address())
+		if len(tombs) > 0 {
+			delete(tombs, c.Address())
+		}
 		c.Replace(f.at)
 	} else if err := table.Insert(f.hash, f.at); err != nil {
 		return err
 	}
 	if f.tomb {
-		if t.tombs[i] == nil {
-			t.tombs[i] = map[uint64]struct{}{}
+		if tombs == nil {
+			tombs = map[uint64]struct{}{}
+			t.tombs[i] = tombs
 		}
-		t.tombs[i][f.at] = struct{}{}
+		tombs[f.at] = struct{}{}
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package hybridlog
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 )
@@ -34,7 +33,8 @@ func (e *hybridLog) unlockAll() {
 func (e *hybridLog) sweep() {
 	for i := range e.shards {
 		e.shards[i].Lock()
-		e.shards[i].Unlock() //nolint:staticcheck // that is all
+		//lint:ignore SA2001 the lock is all that is waited for
+		e.shards[i].Unlock()
 	}
 }
 
@@ -85,7 +85,7 @@ func (e *hybridLog) makeRoom(pages int) error {
 		return nil
 	}
 	if limit := e.log.limit.Load(); limit-e.segs.load().oldest(limit) >= windowUnits {
-		return fmt.Errorf("the log spans %d bytes, which is all that there are addresses for; take a snapshot, so that old files can go", int64(windowUnits)*unit)
+		return errAddresses
 	}
 	return e.roomLocked(pages)
 }

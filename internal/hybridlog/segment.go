@@ -182,9 +182,19 @@ func (s *segmentSet) closeLogLocked(at uint64) {
 	s.mu.ordinal++
 }
 
+var errAddresses = fmt.Errorf("the store spans %d bytes, for which its addresses are made", int64(windowUnits)*unit)
+
 // newCold makes a segment at cold addresses for so many units, which is not in
 // the set yet.
 func (s *segmentSet) newCold(units uint64) (*segment, error) {
+	if l := s.load(); len(l.cold) > 0 {
+		s.mu.Lock()
+		used := s.mu.next - l.cold[0].base&^coldBit
+		s.mu.Unlock()
+		if used+units >= windowUnits {
+			return nil, errAddresses
+		}
+	}
 	n, file, err := s.dir.NewFile(manifest.Segment)
 	if err != nil {
 		return nil, err

@@ -76,7 +76,11 @@ func (e *hybridLog) takeBack(s manifest.State, commit func(manifest.State) error
 		e.env.Dir.Fail(err)
 		return nil // the directory has the state
 	}
-	e.turnLocked(s)
+	var f manifest.File
+	if n := len(s.Files); n > 0 && s.Files[n-1].Kind == manifest.Index {
+		f = s.Files[n-1]
+	}
+	e.turnLocked(s, f)
 	return nil
 }
 
@@ -141,7 +145,7 @@ func (e *hybridLog) takeBackLocked(c *cut, held []*segment) error {
 // takeBackSegment takes back what a segment has that is behind the cut.
 func (e *hybridLog) takeBackSegment(c *cut, seg *segment) error {
 	take := func(addr uint64, parity uint64, key []byte) error {
-		if !c.isLater(addr, parity) && seg.direct == 0 {
+		if !c.isLater(addr, parity) {
 			return nil
 		}
 		h := e.hash(key)
@@ -176,8 +180,12 @@ func (e *hybridLog) takeBackSegment(c *cut, seg *segment) error {
 	return nil
 }
 
-// isLater reports whether a record in the log is behind the cut.
+// isLater reports whether a record is behind the cut.
 func (c *cut) isLater(addr, parity uint64) bool {
+	if addr&coldBit != 0 {
+		seg := c.e.segs.load().of(addr)
+		return seg != nil && seg.direct > c.no
+	}
 	return addr >= c.end || addr >= c.from && parity != (c.no-1)&1
 }
 
@@ -207,13 +215,7 @@ func (e *hybridLog) takeBackKey(c *cut, s *shard, h uint64) error {
 			cur.Remove()
 			return nil
 		}
-		later := false
-		if addr&coldBit != 0 {
-			later = e.segs.load().of(addr).direct > c.no
-		} else {
-			later = c.isLater(addr, parity)
-		}
-		if !later {
+		if !c.isLater(addr, parity) {
 			if !first {
 				if kind == kindTombstone {
 					s.tombs++
@@ -248,9 +250,9 @@ func (e *hybridLog) header(addr uint64) (prev, kind, parity uint64, ok bool, err
 	return c.prev, c.kind, c.parity, err == nil, err
 }
 
-// turnLocked begins a new line of history behind a state that was installed. All
-// shards are locked, and so is working.
-func (e *hybridLog) turnLocked(s manifest.State) {
+// turnLocked begins a new line of history behind a state that was installed, with
+// the checkpoint f, if there is one. All shards are locked, and so is working.
+func (e *hybridLog) turnLocked(s manifest.State, f manifest.File) {
 	limit := e.log.limit.Load()
 	e.log.readOnly.Store(limit)
 	e.flushed.Store(limit)
@@ -268,6 +270,7 @@ func (e *hybridLog) turnLocked(s manifest.State) {
 		seq += e.shards[i].seqThen
 	}
 	e.cutSeq.Store(seq)
+	e.keepCheckpoint(f)
 	e.beginUndo(s)
 }
 

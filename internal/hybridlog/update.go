@@ -103,7 +103,7 @@ func (e *hybridLog) tryUpdate(s *shard, h uint64, key []byte, fn engine.UpdateFu
 	}
 	done := true
 	switch {
-	case op == engine.Put && !e.fits(key, value):
+	case op == engine.Put && !e.fits(key, value), op == engine.Remove && !e.fits(key, nil):
 		return needAlone, 0, nil
 	case op == engine.Put:
 		done, err = e.putLocked(s, h, &f, key, value)
