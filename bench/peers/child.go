@@ -63,8 +63,11 @@ type parameters struct {
 	Ops          int     `json:"ops,omitempty"`
 	Reads        float64 `json:"reads"`
 	Distribution string  `json:"distribution,omitempty"`
-	Goroutines   int     `json:"goroutines"`
-	Seed         uint64  `json:"seed"`
+	// Batch is how many operations of mixed are done at once; up to 1 stands
+	// for none.
+	Batch      int    `json:"batch,omitempty"`
+	Goroutines int    `json:"goroutines"`
+	Seed       uint64 `json:"seed"`
 	// Settle is the pause between loading and running.
 	Settle time.Duration `json:"settle,omitempty"`
 	// Seconds and SnapshotEvery are those of latency.

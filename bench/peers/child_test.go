@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,11 +28,16 @@ func TestMain(m *testing.M) {
 }
 
 func TestChildMeasures(t *testing.T) {
-	for _, name := range []string{"map", "memonly", "pogreb"} {
-		for _, what := range []task{taskMixed, taskUpdates} {
-			t.Run(name+"/"+string(what), func(t *testing.T) {
+	for _, name := range []string{"map", "map-batch", "memonly", "hybridlog", "pogreb"} {
+		for _, test := range []struct {
+			task  task
+			batch int
+		}{{taskMixed, 1}, {taskMixed, 32}, {taskUpdates, 0}} {
+			t.Run(fmt.Sprintf("%s/%s/%d", name, test.task, test.batch), func(t *testing.T) {
 				t.Parallel()
-				m, err := runChild(t.Context(), childSpec{Task: what, Store: name, Dir: t.TempDir(), Params: smallParams()})
+				p := smallParams()
+				p.Batch = test.batch
+				m, err := runChild(t.Context(), childSpec{Task: test.task, Store: name, Dir: t.TempDir(), Params: p})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -48,6 +48,7 @@ var flagWorks = map[string][]string{
 	"dist":           {workSeedTable, workMixed, workRMW, workLatency},
 	"settle":         {workMixed, workRMW, workLatency, workScan},
 	"reads":          {workMixed},
+	"batch":          {workMixed},
 	"seconds":        {workLatency},
 	"snapshot-every": {workLatency},
 	"crash":          {workRecovery},
@@ -65,6 +66,9 @@ const (
 	// which are 32 bits.
 	minSeconds = 0.01
 	maxSeconds = 120
+	// maxBatchBytes is what all stores take at once with the least memory.
+	maxBatch      = 1024
+	maxBatchBytes = 1 << 20
 )
 
 // A request is what the flags say.
@@ -76,6 +80,7 @@ type request struct {
 	valueSize  counts
 	ops        counts
 	reads      float64
+	batch      counts
 	dists      []string
 	goroutines counts
 	memory     size
@@ -99,6 +104,7 @@ func newCommand() *cobra.Command {
 		valueSize:  counts{min: minValueSize, max: maxValueSize},
 		keys:       counts{min: 1, max: maxKeys, many: true},
 		ops:        counts{min: 1, max: bench.MaxOps, list: []int{1_000_000}},
+		batch:      counts{min: 1, max: maxBatch, list: []int{1}},
 		goroutines: counts{min: 1, max: maxGoroutines, list: []int{1}},
 		memory:     128 << 20,
 		reps:       counts{min: 1, max: maxReps, list: []int{3}},
@@ -113,6 +119,7 @@ named is the one that the others are compared with.
 
 Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
 		Example: `  peers --work mixed --keys 5e6 --memory 128MiB --goroutines 2 --stores pebble,pogreb
+  peers --work mixed --batch 32 --key-size 8 --value-size 8 --stores map,hybridlog,pebble
   peers --work seed-table --keys 10000 --dist zipfian
   peers --work latency --stores appendlog,pebble --keys 1e6 --seconds 30
   peers --work scan --stores lsmtree,pebble --keys 1e6
@@ -149,12 +156,13 @@ Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&o.work, "work", workMixed, "`WORK` to run: "+strings.Join(workNames(), ", "))
-	flags.StringSliceVar(&o.stores, "stores", nil, "`STORES` to run, the reference first: "+strings.Join(kindNames(allKinds()), ", ")+" (default all that do not wait for the disk, and the reference is the first that the work is for)")
+	flags.StringSliceVar(&o.stores, "stores", nil, "`STORES` to run, the reference first: "+strings.Join(kindNames(allKinds()), ", ")+" (default all that do not wait for the disk, with one map, and the reference is the first that the work is for)")
 	flags.Var(&o.keys, "keys", "number of `KEYS` (default 1000000); seed-table: numbers, separated by commas (default 100,10000,1000000)")
 	flags.Var(&o.keySize, "key-size", "`BYTES` of a key")
 	flags.Var(&o.valueSize, "value-size", "`BYTES` of a value (default 100; rmw: 8)")
 	flags.Var(&o.ops, "ops", "`NUMBER` of operations; scan: of keys that are scanned in each way")
 	flags.Float64Var(&o.reads, "reads", 0.5, "`SHARE` of the operations that read, from 0 to 1")
+	flags.Var(&o.batch, "batch", "`NUMBER` of reads or of writes that are done at once; reads and writes take turns, as --reads says")
 	flags.StringSliceVar(&o.dists, "dist", nil, "`DISTRIBUTION` of keys: "+strings.Join(distNames(), ", ")+" (default zipfian; seed-table: all)")
 	flags.Var(&o.goroutines, "goroutines", "`NUMBER` of goroutines that share the operations")
 	flags.Var(&o.memory, "memory", "`BYTES` for the caches and buffers of each store")
@@ -201,6 +209,7 @@ func (o request) writeList(w io.Writer) error {
 	writeInfos(&out, infos)
 	writeSnapshots(&out, infos)
 	writeScans(&out, infos)
+	writeBatches(&out, infos)
 	_, err := io.WriteString(w, strings.TrimSuffix(out.String(), "\n"))
 	return err
 }
@@ -335,7 +344,10 @@ func (o request) runner(kinds []kind) (runner, error) {
 		p.Distribution = strings.ToLower(d.Name)
 	}
 	if o.work == workMixed {
-		p.Reads = o.reads
+		p.Reads, p.Batch = o.reads, o.batch.list[0]
+		if n := p.Batch * (p.KeySize + p.ValueSize); p.Batch > 1 && n > maxBatchBytes {
+			return runner{}, fmt.Errorf("--batch: %d keys with their values are more than %s", p.Batch, bytesText(maxBatchBytes))
+		}
 	}
 	if o.work == workLatency {
 		p.Ops, p.Seconds, p.SnapshotEvery = latencyOps, o.seconds, o.snapshots

@@ -30,6 +30,7 @@ func TestWorks(t *testing.T) {
 	for args, want := range map[string]string{
 		"--work mixed --ops 1e3 --settle 0 --dist UNIFORM --reads 0.9" + small:   "1,000 operations, 90% reads, uniform, 1 goroutine\n",
 		"--ops 1e3 --settle 0 --value-size 64 --key-size 8 --memory 8MB" + small: "", // refused: 8 MB are not 8 MiB
+		"--work mixed --ops 1e3 --settle 0 --batch 32 --goroutines 2" + small:    "1,000 operations, 50% reads, zipfian, 2 goroutines, 32 at once\n",
 		"--work rmw --ops 1_000 --settle 0 --goroutines 2" + small:               "values of 8 B, memory 128 MiB, 1,000 updates, zipfian, 2 goroutines\n",
 		"--work latency --seconds 0.05 --snapshot-every 9ms --settle 0" + small:  "Sets for 0.05 s at each rate, zipfian, 1 goroutine, snapshots every 9ms\n",
 		"--work scan --ops 2e3 --settle 0 --keys 500 --reps 1 --stores lsmtree":  "scans of 100 keys and of all, about 2,000 keys in each way\n",
@@ -126,6 +127,9 @@ func TestRefuses(t *testing.T) {
 		{"--ops 1e9", "from 1 to 100000000"},
 		{"--ops 1,2", "single number"},
 		{"--ops 1.5", "whole number"},
+		{"--batch 0", "from 1 to 1024"},
+		{"--batch 1024 --value-size 64000", "1024 keys with their values are more than 1.0 MiB"},
+		{"--work rmw --batch 2", "--batch is not for rmw but for mixed"},
 		{"--reads 1.5", "must be from 0 to 1"},
 		{"--reads nan", "must be from 0 to 1"},
 		{"--dist zipf", `unknown distribution "zipf": choose from Zipfian, HotSet, Uniform`},
@@ -170,8 +174,8 @@ func TestRefuses(t *testing.T) {
 
 func TestListAndHelp(t *testing.T) {
 	for args, parts := range map[string][]string{
-		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every", "\nlatency     load", ": Snapshot and Wait", "  map, badger, bbolt, goleveldb, pogreb, bitcask: none", "\nscan        load", "\nhow scan goes through the keys:\n  map, pogreb, bitcask: none\n  lsmtree,", ": NewIter, SeekGE\n"},
-		"--help":                {"--work WORK", `(default "mixed")`, "--stores STORES", "memonly", "--memory BYTES", "(default 128MiB)", "--crash", "--goroutines", "--seconds SECONDS", "--snapshot-every PAUSE"},
+		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every", "\nlatency     load", ": Snapshot and Wait", "  map, badger, bbolt, goleveldb, pogreb, bitcask, map-batch: none", "\nscan        load", "\nhow scan goes through the keys:\n  map, pogreb, bitcask, map-batch: none\n  lsmtree,", ": NewIter, SeekGE\n", "\nhow a batch is done:\n  map, pogreb, bitcask: one by one\n  lsmtree, hybridlog,", ": MultiGet; a Batch and Apply\n", "  map-batch: the lock is taken once for each"},
+		"--help":                {"--work WORK", `(default "mixed")`, "--stores STORES", "memonly", "--memory BYTES", "(default 128MiB)", "--crash", "--goroutines", "--seconds SECONDS", "--batch NUMBER", "--snapshot-every PAUSE"},
 	} {
 		out, _, err := runPeers(t.Context(), args)
 		if err != nil {

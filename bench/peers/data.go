@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 
 	"github.com/nikosgavalas/kvstore/internal/workload"
@@ -128,26 +129,35 @@ func drawOps(p parameters) ([]draw, error) {
 	ops := allocate[draw](p.Ops)
 	for i := range ops {
 		ops[i] = draw(keys.Next())
-		if kinds.Float64() < p.Reads {
+		if p.Batch > 1 && p.batchReads(i/p.Batch) || p.Batch <= 1 && kinds.Float64() < p.Reads {
 			ops[i] |= readBit
 		}
 	}
 	return ops, nil
 }
 
+// batchReads says whether a batch reads. The batches of a goroutine take turns:
+// with half of them reading every other one does.
+func (p parameters) batchReads(batch int) bool {
+	turn := float64(batch / max(1, p.Goroutines))
+	return math.Floor((turn+1)*p.Reads) > math.Floor(turn*p.Reads)
+}
+
 // lastWrites returns, for each operation, whether it is the last write of its
-// key by its goroutine: the last write of the key is one of those.
-func lastWrites(ops []draw, keys, goroutines int) []bool {
+// key by its goroutine: the last write of the key is one of those. The goroutines
+// take turns after each batch.
+func lastWrites(ops []draw, keys, goroutines, batch int) []bool {
+	batch = max(1, batch)
 	last := make([]bool, len(ops))
 	seen := make([]int32, keys) // the goroutine, counted from 1, that was seen to write the key
-	for g := range goroutines {
-		if len(ops) <= g {
-			break
-		}
-		for i := g + (len(ops)-1-g)/goroutines*goroutines; i >= 0; i -= goroutines {
-			if d := ops[i]; !d.reads() && seen[d.index()] != int32(g+1) {
-				seen[d.index()] = int32(g + 1)
-				last[i] = true
+	batches := (len(ops) + batch - 1) / batch
+	for g := range min(goroutines, batches) {
+		for b := g + (batches-1-g)/goroutines*goroutines; b >= 0; b -= goroutines {
+			for i := min(len(ops), (b+1)*batch) - 1; i >= b*batch; i-- {
+				if d := ops[i]; !d.reads() && seen[d.index()] != int32(g+1) {
+					seen[d.index()] = int32(g + 1)
+					last[i] = true
+				}
 			}
 		}
 	}

@@ -69,6 +69,7 @@ func TestDrawsDependOnTheParameters(t *testing.T) {
 		"seed":         func(p *parameters) { p.Seed = 2 },
 		"distribution": func(p *parameters) { p.Distribution = "uniform" },
 		"reads":        func(p *parameters) { p.Reads = 0.9 },
+		"batch":        func(p *parameters) { p.Batch = 8 },
 	} {
 		if slices.Equal(first, draws(edit)) {
 			t.Errorf("another %s gives the same operations", name)
@@ -91,26 +92,59 @@ func TestDrawsDependOnTheParameters(t *testing.T) {
 	}
 }
 
+// All of a batch read, or all write, and those of a goroutine take turns.
+func TestDrawsOfBatches(t *testing.T) {
+	for reads, want := range map[float64]string{0: "wwww", 0.5: "wrwr", 0.25: "wwwr", 0.75: "wrrr", 1: "rrrr"} {
+		p := smallParams()
+		p.Ops, p.Goroutines, p.Batch, p.Reads = 2*2*4*10-3, 2, 10, reads
+		ops, err := drawOps(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := [2]string{}
+		for first := 0; first < len(ops); first += p.Batch {
+			for _, d := range ops[first:min(len(ops), first+p.Batch)] {
+				if d.reads() != ops[first].reads() {
+					t.Fatalf("%v: the batch at %d is mixed", reads, first)
+				}
+			}
+			kind := "w"
+			if ops[first].reads() {
+				kind = "r"
+			}
+			got[first/p.Batch%2] += kind
+		}
+		if got[0] != want+want || got[1] != want+want {
+			t.Errorf("%v: the batches of the two goroutines are %q", reads, got)
+		}
+	}
+}
+
 func TestLastWrites(t *testing.T) {
 	const r = readBit
 	ops := []draw{0, 1, 0, 1 | r, 2, 0, 0 | r, 2}
 	tests := []struct {
 		goroutines int
+		batch      int
 		want       []int // the operations that are last
 	}{
-		{1, []int{1, 5, 7}},
-		{2, []int{1, 2, 4, 5, 7}}, // 0 does 0, 0, 2, 0 reads; 1 does 1, 1 reads, 0, 2
-		{20, []int{0, 1, 2, 4, 5, 7}},
+		{1, 1, []int{1, 5, 7}},
+		{2, 1, []int{1, 2, 4, 5, 7}}, // 0 does 0, 0, 2, 0 reads; 1 does 1, 1 reads, 0, 2
+		{20, 0, []int{0, 1, 2, 4, 5, 7}},
+		{1, 3, []int{1, 5, 7}},
+		{2, 3, []int{1, 2, 4, 5, 7}}, // 0 does 0, 1, 0, 0 reads, 2; 1 does 1 reads, 2, 0
+		{3, 4, []int{1, 2, 5, 7}},    // 0 does 0, 1, 0, 1 reads; 1 does 2, 0, 0 reads, 2
+		{2, 100, []int{1, 5, 7}},
 	}
 	for _, test := range tests {
 		var got []int
-		for i, last := range lastWrites(ops, 3, test.goroutines) {
+		for i, last := range lastWrites(ops, 3, test.goroutines, test.batch) {
 			if last {
 				got = append(got, i)
 			}
 		}
 		if !slices.Equal(got, test.want) {
-			t.Errorf("%d goroutines: got %v, want %v", test.goroutines, got, test.want)
+			t.Errorf("%d goroutines, %d at once: got %v, want %v", test.goroutines, test.batch, got, test.want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
@@ -15,12 +16,18 @@ import (
 // own: reading the clock twice takes as long as a fast operation.
 const timedOneIn = 64
 
+// batchesTimedOneIn is the same for batches of n, which take longer.
+func batchesTimedOneIn(n int) int { return max(1, timedOneIn/n) }
+
 // A phase is a number of operations that several goroutines share: the first
 // does operations 0, n, 2n and so on.
 type phase struct {
 	store  store
 	params parameters
 	ops    int
+	// oneIn is how many operations there are to each that is timed; 0 stands for
+	// timedOneIn.
+	oneIn int
 	// do does operation i.
 	do func(w *worker, i int) error
 }
@@ -35,6 +42,14 @@ type worker struct {
 	update func(key []byte) error
 	index  uint32
 	wrong  error
+
+	// batcher does batches, of these keys and values; batch is the one that
+	// takeOne is about, and taken how many keys of it came.
+	batcher      batcher
+	keys, values [][]byte
+	batch        []draw
+	takeOne      func(i int, value []byte, found bool)
+	taken        int
 }
 
 // worker returns a new worker of the phase.
@@ -47,7 +62,20 @@ func (p phase) worker() *worker {
 		timed: bench.NewHistogram(),
 	}
 	w.update = p.store.updater(w.change)
+	if n := p.params.Batch; n > 1 {
+		w.batcher, w.takeOne = batcherOf(p.store), w.take
+		w.keys, w.values = buffers(n, p.params.KeySize), buffers(n, p.params.ValueSize)
+	}
 	return w
+}
+
+// buffers returns n slices of that size.
+func buffers(n, size int) [][]byte {
+	all, one := make([][]byte, n), make([]byte, n*size)
+	for i := range all {
+		all[i], one = one[:size:size], one[size:]
+	}
+	return all
 }
 
 // phaseResult is what a phase measured.
@@ -94,8 +122,9 @@ func (p phase) run() (phaseResult, error) {
 	}, errors.Join(errs...)
 }
 
-// run does every step-th operation from i on. One in 64 is timed.
+// run does every step-th operation from i on.
 func (w *worker) run(i, step int, start time.Time, stop *atomic.Bool) error {
+	oneIn := cmp.Or(w.oneIn, timedOneIn)
 	for i < w.ops {
 		if stop.Load() {
 			return nil
@@ -105,7 +134,7 @@ func (w *worker) run(i, step int, start time.Time, stop *atomic.Bool) error {
 			return err
 		}
 		w.timed.Record(time.Since(start) - began)
-		end := min(w.ops, i+timedOneIn*step)
+		end := min(w.ops, i+oneIn*step)
 		for i += step; i < end; i += step {
 			if err := w.do(w, i); err != nil {
 				return err
@@ -164,6 +193,42 @@ func (w *worker) increment(index uint32) error {
 	return w.wrong
 }
 
+// getBatch reads the values of a batch.
+func (w *worker) getBatch(batch []draw) error {
+	for i, d := range batch {
+		fillKey(w.keys[i], d.index())
+	}
+	w.batch, w.taken, w.wrong = batch, 0, nil
+	if err := w.batcher.getAll(w.keys[:len(batch)], w.takeOne); err != nil {
+		return err
+	}
+	if w.wrong == nil && w.taken != len(batch) {
+		w.wrong = fmt.Errorf("of %d keys that were read at once %d came", len(batch), w.taken)
+	}
+	return w.wrong
+}
+
+// take is what getBatch does with a value.
+func (w *worker) take(i int, value []byte, found bool) {
+	w.taken++
+	index := w.batch[i].index()
+	if !found {
+		w.wrong = w.wrongValue(index, "none", "one of its values")
+	} else if _, ok := checkValue(value, index, w.params.ValueSize); !ok {
+		w.wrong = w.wrongValue(index, valueText(value), "one of its values")
+	}
+}
+
+// setBatch writes the values of a batch. The first has a version, the next one
+// the version behind, and so on.
+func (w *worker) setBatch(batch []draw, version uint32) error {
+	for i, d := range batch {
+		fillKey(w.keys[i], d.index())
+		fillValue(w.values[i], d.index(), version+uint32(i))
+	}
+	return w.batcher.setAll(w.keys[:len(batch)], w.values[:len(batch)])
+}
+
 // change is what increment asks of the store. The store may call it more than
 // once.
 func (w *worker) change(dst, old []byte, found bool) []byte {
@@ -185,6 +250,9 @@ func load(s store, p parameters) (phaseResult, error) {
 
 // runMixed reads and writes. The version that operation i writes is i+1.
 func runMixed(s store, p parameters, ops []draw) (phaseResult, error) {
+	if p.Batch > 1 {
+		return runBatches(s, p, ops)
+	}
 	return phase{
 		store: s, params: p, ops: len(ops),
 		do: func(w *worker, i int) error {
@@ -193,6 +261,21 @@ func runMixed(s store, p parameters, ops []draw) (phaseResult, error) {
 			}
 			_, err := w.get(ops[i].index())
 			return err
+		},
+	}.run()
+}
+
+// runBatches is runMixed with operations that are done several at once.
+func runBatches(s store, p parameters, ops []draw) (phaseResult, error) {
+	return phase{
+		store: s, params: p, ops: (len(ops) + p.Batch - 1) / p.Batch, oneIn: batchesTimedOneIn(p.Batch),
+		do: func(w *worker, i int) error {
+			first := i * p.Batch
+			batch := ops[first:min(len(ops), first+p.Batch)]
+			if batch[0].reads() {
+				return w.getBatch(batch)
+			}
+			return w.setBatch(batch, uint32(first)+1)
 		},
 	}.run()
 }
@@ -239,7 +322,7 @@ func check(s store, p parameters, sample int, right func(index, version uint32) 
 
 // checkMixed looks whether the store has what was written last.
 func checkMixed(s store, p parameters, ops []draw) error {
-	last := lastWrites(ops, p.Keys, p.Goroutines)
+	last := lastWrites(ops, p.Keys, p.Goroutines, p.Batch)
 	written := make([]bool, p.Keys)
 	for i, d := range ops {
 		written[d.index()] = written[d.index()] || last[i]

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -41,12 +42,12 @@ func (l liar) updater(fn change) func([]byte) error {
 func newLiar() liar { return liar{mutexMap: mutexMap{bench.NewMutexMap()}} }
 
 // runTask runs operations on a loaded store and checks it.
-func runTask(t *testing.T, s store, spoil func(), run func(store, parameters, []draw) (phaseResult, error),
+func runTask(t *testing.T, s store, batch int, spoil func(), run func(store, parameters, []draw) (phaseResult, error),
 	verify func(store, parameters, []draw) error,
 ) error {
 	t.Helper()
 	p := smallParams()
-	p.Goroutines = 1
+	p.Goroutines, p.Batch = 1, batch
 	ops, err := drawOps(p)
 	if err != nil {
 		t.Fatal(err)
@@ -104,31 +105,61 @@ func TestWrongStoresAreFound(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			l := newLiar()
-			if err := runTask(t, &l, func() { test.spoil(&l) }, runMixed, checkMixed); err == nil || !strings.Contains(err.Error(), test.says) {
-				t.Errorf("mixed: error %v, want one that says %q", err, test.says)
+			for _, batch := range []int{1, 7} {
+				l := newLiar()
+				err := runTask(t, &l, batch, func() { test.spoil(&l) }, runMixed, checkMixed)
+				if err == nil || !strings.Contains(err.Error(), test.says) {
+					t.Errorf("mixed, %d at once: error %v, want one that says %q", batch, err, test.says)
+				}
 			}
-			l = newLiar()
-			if err := runTask(t, &l, func() { test.spoil(&l) }, runUpdates, checkUpdates); err == nil {
+			l := newLiar()
+			if err := runTask(t, &l, 1, func() { test.spoil(&l) }, runUpdates, checkUpdates); err == nil {
 				t.Error("rmw: no error")
 			}
 		})
 	}
 	t.Run("none", func(t *testing.T) {
-		l := newLiar()
-		if err := runTask(t, &l, func() {}, runMixed, checkMixed); err != nil {
-			t.Error(err)
+		for _, batch := range []int{1, 7, 5000} {
+			l := newLiar()
+			if err := runTask(t, &l, batch, func() {}, runMixed, checkMixed); err != nil {
+				t.Errorf("%d at once: %v", batch, err)
+			}
 		}
-		l = newLiar()
-		if err := runTask(t, &l, func() {}, runUpdates, checkUpdates); err != nil {
+		l := newLiar()
+		if err := runTask(t, &l, 1, func() {}, runUpdates, checkUpdates); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
+// forgetful is a map whose batches leave out a key.
+type forgetful struct{ batchedMap }
+
+func (f forgetful) batcher() batcher { return forgetfulBatcher{f.batchedMap.batcher()} }
+
+type forgetfulBatcher struct{ batcher }
+
+func (f forgetfulBatcher) getAll(keys [][]byte, fn func(i int, value []byte, found bool)) error {
+	return f.batcher.getAll(keys[1:], func(i int, value []byte, found bool) { fn(i+1, value, found) })
+}
+
+func TestBatchesMustBeWhole(t *testing.T) {
+	s := forgetful{batchedMap{mutexMap{bench.NewMutexMap()}}}
+	err := runTask(t, s, 7, func() {}, runMixed, checkMixed)
+	if err == nil || !strings.Contains(err.Error(), "of 7 keys that were read at once 6 came") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // What the loop itself costs.
 func BenchmarkLoop(b *testing.B) {
-	p := parameters{Keys: 1000, KeySize: 16, ValueSize: 100, Ops: b.N, Reads: 0.5, Distribution: "uniform", Goroutines: 1}
+	for _, batch := range []int{1, 32} {
+		b.Run(fmt.Sprintf("%datonce", batch), func(b *testing.B) { benchmarkLoop(b, batch) })
+	}
+}
+
+func benchmarkLoop(b *testing.B, batch int) {
+	p := parameters{Keys: 1000, KeySize: 16, ValueSize: 100, Ops: b.N, Reads: 0.5, Distribution: "uniform", Batch: batch, Goroutines: 1}
 	ops, err := drawOps(p)
 	if err != nil {
 		b.Fatal(err)

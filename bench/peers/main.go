@@ -9,7 +9,7 @@
 // works are
 //
 //	seed-table  the table of internal/bench, in this process
-//	mixed       loads a store, then reads and writes
+//	mixed       loads a store, then reads and writes, also in batches
 //	rmw         loads a store, then changes values
 //	latency     loads a store, then writes at a part of its maximum
 //	scan        loads a store, then goes through its keys in order
@@ -29,12 +29,21 @@
 // are used is drawn before the clock starts. Each value names its key and can be
 // checked by itself; afterwards a sample of the keys must hold the last version
 // written, in rmw the number of updates. Making keys and values and checking
-// them adds some tens of nanoseconds to an operation; BenchmarkLoop shows it.
+// them adds some tens of nanoseconds to an operation; BenchmarkLoop shows it. One
+// operation in 64 is timed, or with batches one batch in 64 keys.
 //
 // Memory is what the process grew by since before the store was opened, at most,
 // looked at every 50 ms: RssAnon, which is the heap, C and anonymous mappings,
 // and RssFile, which is mapped files; it includes what the loop itself needs,
 // about 1 MiB a goroutine. Written bytes are write_bytes of /proc/self/io.
+//
+// # Batches
+//
+// With --batch the work mixed reads several keys at once and writes several at
+// once, in turns. A store uses what it has for that: a batch of writes that is
+// one operation, and one call or one transaction for the reads. What it does not
+// have is done one by one. The map takes its lock for each key then; map-batch
+// is the map of a program that takes it once for a batch.
 //
 // # Latency
 //

@@ -39,6 +39,9 @@ func (r result) writeText(w io.Writer) error {
 	case workMixed:
 		fmt.Fprintf(&out, "%s operations, %g%% reads, %s, %s",
 			humanize.Comma(int64(p.Ops)), 100*p.Reads, p.Distribution, counted(p.Goroutines, "goroutine"))
+		if p.Batch > 1 {
+			fmt.Fprintf(&out, ", %d at once", p.Batch)
+		}
 	case workLatency:
 		fmt.Fprintf(&out, "Sets for %g s at each rate, %s, %s, snapshots %s",
 			p.Seconds, p.Distribution, counted(p.Goroutines, "goroutine"), everyText(p.SnapshotEvery))
@@ -64,7 +67,11 @@ func (r result) writeText(w io.Writer) error {
 		r.writeScanned(&out)
 		r.writeSizes(&out)
 	default:
+		if p.Batch > 1 {
+			writeBatches(&out, infos(r.Rows))
+		}
 		r.writeOps(&out)
+		r.writeTimed(&out)
 	}
 	if r.Work == workScan {
 		r.writeScanMatrices(&out)
@@ -119,6 +126,11 @@ func writeScans(w io.Writer, infos []storeInfo) {
 	writeHows(w, "how scan goes through the keys:", infos, func(s storeInfo) string { return s.Scans })
 }
 
+// writeBatches writes how stores do several operations at once.
+func writeBatches(w io.Writer, infos []storeInfo) {
+	writeHows(w, "how a batch is done:", infos, func(s storeInfo) string { return cmp.Or(s.Batches, "one by one") })
+}
+
 // writeHows writes how stores do something that not all can.
 func writeHows(w io.Writer, title string, infos []storeInfo, of func(s storeInfo) string) {
 	var hows []string
@@ -153,6 +165,15 @@ func (r result) writeOps(w io.Writer) {
 			bytesText(int64(row.WrittenBytes.Median)), row.AllocsPerOp.Median, rateText(row.LoadOpsPerSecond.Median))
 	}
 	_ = t.Flush()
+}
+
+// writeTimed says what the latencies are of.
+func (r result) writeTimed(w io.Writer) {
+	if n := r.Parameters.Batch; n > 1 {
+		fmt.Fprintf(w, "op/s counts keys; p50, p99 and p99.9 are those of a batch, of which 1 in %d is timed\n", batchesTimedOneIn(n))
+		return
+	}
+	fmt.Fprintf(w, "p50, p99 and p99.9 are those of an operation, of which 1 in %d is timed\n", timedOneIn)
 }
 
 func (r result) writeMaximum(w io.Writer) {

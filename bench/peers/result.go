@@ -25,10 +25,13 @@ type storeInfo struct {
 	Snapshots string `json:"snapshots,omitempty"`
 	// Scans says how scan goes through the keys, if it does.
 	Scans string `json:"scans,omitempty"`
+	// Batches says how mixed does several operations at once, if not one by
+	// one.
+	Batches string `json:"batches,omitempty"`
 }
 
 func infoOf(k kind, s settings) storeInfo {
-	return storeInfo{Name: k.name, Class: k.class, Settings: k.describe(s), Snapshots: k.snapshots, Scans: k.scans}
+	return storeInfo{Name: k.name, Class: k.class, Settings: k.describe(s), Snapshots: k.snapshots, Scans: k.scans, Batches: k.batches}
 }
 
 // A row is what one store did, summed up over its repetitions.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -178,6 +179,26 @@ func TestTexts(t *testing.T) {
 	}
 }
 
+func TestWriteTextOfBatches(t *testing.T) {
+	for batch, timed := range map[int]int{2: 32, 32: 2, 100: 1} {
+		r := testResult(workMixed)
+		r.Parameters.Batch, r.Rows[1].Batches = batch, "a basket for each"
+		var out strings.Builder
+		if err := r.writeText(&out); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{
+			fmt.Sprintf(", 2 goroutines, %d at once\n", batch),
+			"\nhow a batch is done:\n  ref, slow: one by one\n  fast: a basket for each\n",
+			fmt.Sprintf("\nop/s counts keys; p50, p99 and p99.9 are those of a batch, of which 1 in %d is timed\n", timed),
+		} {
+			if !strings.Contains(out.String(), part) {
+				t.Errorf("no %q in\n%s", part, out.String())
+			}
+		}
+	}
+}
+
 func TestWriteText(t *testing.T) {
 	for work, want := range map[string][]string{
 		workMixed: {
@@ -187,6 +208,7 @@ func TestWriteText(t *testing.T) {
 			"most: kill -9 loses the last writes",
 			" store   op/s    min    max  ratio    p50     p99   p99.9    anon     file     disk  written  allocs/op  load/s\n",
 			"  fast  4.00M  2.00M  10.0M  4.00x  100ns  2.00µs  9.00ms  20 MiB  5.0 MiB  7.0 GiB   1000 B        1.5     250\n",
+			"\np50, p99 and p99.9 are those of an operation, of which 1 in 64 is timed\n",
 			"times as fast as\n          fast    ref   slow\n  fast   1.00x  4.00x  19.2x\n",
 		},
 		workRMW: {"rmw: 500 keys of 16 bytes, values of 24 B, memory 8.0 MiB, 1,000,000 updates, zipfian, 2 goroutines\n"},

@@ -20,7 +20,8 @@ var badgerKind = kind{
 		return fmt.Sprintf("%d memtables of %s, index cache %s, no block cache (no use without compression), bloom filters of 1%% (%d bits), no compression, values in the tables, no conflict detection, else defaults",
 			badgerMemtables, bytesText(badgerMemtable(s)), bytesText(badgerIndexCache(s)), filterBits)
 	},
-	scans: "NewIterator without prefetching values, which are in its tables, and Seek",
+	scans:   "NewIterator without prefetching values, which are in its tables, and Seek",
+	batches: "a transaction for each, or more if it is too large for one",
 }
 
 // Besides the memtables that wait there is one that is written to; together
@@ -83,6 +84,52 @@ func (b *badgerStore) Set(key, value []byte) error {
 
 func (b *badgerStore) updater(fn change) func(key []byte) error {
 	return b.stripes.updater(b, fn)
+}
+
+func (b *badgerStore) batcher() batcher { return badgerBatcher{b} }
+
+type badgerBatcher struct{ *badgerStore }
+
+func (b badgerBatcher) getAll(keys [][]byte, fn func(i int, value []byte, found bool)) error {
+	txn := b.NewTransaction(false)
+	defer txn.Discard()
+	for i, key := range keys {
+		item, err := txn.Get(key)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			fn(i, nil, false)
+			continue
+		}
+		if err == nil {
+			err = item.Value(func(value []byte) error {
+				fn(i, value, true)
+				return nil
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setAll begins another transaction when one is full, as Badger's manual has it.
+func (b badgerBatcher) setAll(keys, values [][]byte) error {
+	txn := b.NewTransaction(true)
+	defer func() { txn.Discard() }()
+	for i, key := range keys {
+		err := txn.Set(key, values[i])
+		if errors.Is(err, badger.ErrTxnTooBig) {
+			if err := txn.Commit(); err != nil {
+				return err
+			}
+			txn = b.NewTransaction(true)
+			err = txn.Set(key, values[i])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return txn.Commit()
 }
 
 func (b *badgerStore) scan(start []byte, fn func(key, value []byte) bool) error {

@@ -18,7 +18,8 @@ var bboltKind = kind{
 	describe: func(settings) string {
 		return "a transaction a write, NoSync, NoGrowSync, NoFreelistSync, freelist in a hash map; the page cache is its cache"
 	},
-	scans: "a transaction with a Cursor, Seek",
+	scans:   "a transaction with a Cursor, Seek",
+	batches: "a transaction for each",
 }
 
 var bboltBucket = []byte("b")
@@ -73,6 +74,33 @@ func (b bboltStore) updater(fn change) func(key []byte) error {
 			return bucket.Put(key, value)
 		})
 	}
+}
+
+func (b bboltStore) batcher() batcher { return bboltBatcher{b} }
+
+type bboltBatcher struct{ bboltStore }
+
+func (b bboltBatcher) getAll(keys [][]byte, fn func(i int, value []byte, found bool)) error {
+	return b.View(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(bboltBucket)
+		for i, key := range keys {
+			value := bucket.Get(key)
+			fn(i, value, value != nil)
+		}
+		return nil
+	})
+}
+
+func (b bboltBatcher) setAll(keys, values [][]byte) error {
+	return b.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(bboltBucket)
+		for i, key := range keys {
+			if err := bucket.Put(key, values[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (b bboltStore) scan(start []byte, fn func(key, value []byte) bool) error {

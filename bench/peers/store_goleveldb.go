@@ -20,7 +20,8 @@ var goleveldbKind = kind{
 		return fmt.Sprintf("block cache %s, 2 write buffers of %s, bloom filters of %d bits, no compression, Sync off",
 			bytesText(goleveldbCache(s)), bytesText(goleveldbBuffer(s)), filterBits)
 	},
-	scans: "NewIterator, Seek",
+	scans:   "NewIterator, Seek",
+	batches: "Gets one by one; a Batch and Write",
 }
 
 func goleveldbCache(s settings) int64  { return s.Memory / 2 }
@@ -58,6 +59,24 @@ func (g *goleveldbStore) Set(key, value []byte) error {
 
 func (g *goleveldbStore) updater(fn change) func(key []byte) error {
 	return g.stripes.updater(g, fn)
+}
+
+func (g *goleveldbStore) batcher() batcher {
+	return &goleveldbBatcher{oneByOne: oneByOne{store: g}, db: g.DB}
+}
+
+type goleveldbBatcher struct {
+	oneByOne
+	db    *leveldb.DB
+	batch leveldb.Batch
+}
+
+func (g *goleveldbBatcher) setAll(keys, values [][]byte) error {
+	g.batch.Reset()
+	for i, key := range keys {
+		g.batch.Put(key, values[i])
+	}
+	return g.db.Write(&g.batch, nil)
 }
 
 func (g *goleveldbStore) scan(start []byte, fn func(key, value []byte) bool) error {

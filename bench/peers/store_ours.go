@@ -23,6 +23,7 @@ func ourKind(e kvstore.Engine) kind {
 		},
 		snapshots: "Snapshot and Wait; the cut is the call of Snapshot",
 		scans:     "Scan(start, nil).All()",
+		batches:   "MultiGet; a Batch and Apply",
 		describe:  func(s settings) string { return fmt.Sprintf("MemoryBytes %s, else defaults", bytesText(s.Memory)) },
 	}
 	if e.Driver().Class() == engine.Log {
@@ -68,4 +69,23 @@ func (o ours) scan(start []byte, fn func(key, value []byte) bool) error {
 		}
 	}
 	return it.Err()
+}
+
+func (o ours) batcher() batcher { return &ourBatcher{Store: o.Store} }
+
+type ourBatcher struct {
+	*kvstore.Store
+	batch kvstore.Batch
+}
+
+func (o *ourBatcher) getAll(keys [][]byte, fn func(i int, value []byte, found bool)) error {
+	return o.MultiGet(keys, fn)
+}
+
+func (o *ourBatcher) setAll(keys, values [][]byte) error {
+	o.batch.Reset()
+	for i, key := range keys {
+		o.batch.Set(key, values[i])
+	}
+	return o.Apply(&o.batch)
 }

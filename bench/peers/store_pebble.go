@@ -27,6 +27,7 @@ var pebbleKind = kind{
 	describe:  func(s settings) string { return describePebble(s) + ", NoSync" },
 	snapshots: pebbleSnapshots,
 	scans:     pebbleScans,
+	batches:   pebbleBatches,
 }
 
 // pebbleAckedKind is Pebble with its log written before a write is
@@ -43,6 +44,7 @@ var pebbleAckedKind = kind{
 	},
 	snapshots: pebbleSnapshots,
 	scans:     pebbleScans,
+	batches:   pebbleBatches,
 }
 
 // pebbleSyncKind is Pebble with every write synced.
@@ -55,11 +57,14 @@ var pebbleSyncKind = kind{
 	describe:  func(s settings) string { return describePebble(s) + ", Sync" },
 	snapshots: pebbleSnapshots,
 	scans:     pebbleScans,
+	batches:   pebbleBatches,
 }
 
 const pebbleSnapshots = "Checkpoint with a flushed log, into a directory that is removed again; the cut is all of the call of Checkpoint"
 
 const pebbleScans = "NewIter, SeekGE"
+
+const pebbleBatches = "Gets one by one; a Batch and Commit"
 
 // pebbleMemtables is how many memtables there are at most. Pebble takes their
 // memory from the block cache.
@@ -147,6 +152,26 @@ func (p *pebbleStore) scan(start []byte, fn func(key, value []byte) bool) (err e
 		}
 	}
 	return it.Error()
+}
+
+func (p *pebbleStore) batcher() batcher {
+	return &pebbleBatcher{oneByOne: oneByOne{store: p}, db: p.DB, write: p.write}
+}
+
+type pebbleBatcher struct {
+	oneByOne
+	db    *pebble.DB
+	write *pebble.WriteOptions
+}
+
+func (p *pebbleBatcher) setAll(keys, values [][]byte) error {
+	batch := p.db.NewBatch()
+	for i, key := range keys {
+		if err := batch.Set(key, values[i], nil); err != nil {
+			return errors.Join(err, batch.Close())
+		}
+	}
+	return errors.Join(batch.Commit(p.write), batch.Close())
 }
 
 // quietPebble drops messages and stops at a fatal one.

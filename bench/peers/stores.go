@@ -39,6 +39,8 @@ type kind struct {
 	snapshots string
 	// scans says how it is a scanner, if it is one.
 	scans string
+	// batches says how it is batching, if it is.
+	batches string
 }
 
 // settings are what all stores have in common. Each translates them into its
@@ -97,13 +99,13 @@ func allKinds() []kind {
 		kinds = append(kinds, ourKind(e))
 	}
 	kinds = append(kinds, pebbleKind, pebbleAckedKind, badgerKind, bboltKind, goleveldbKind, pogrebKind, bitcaskKind)
-	return append(kinds, lsmTreeSyncKind, appendLogSyncKind, pebbleSyncKind)
+	return append(kinds, lsmTreeSyncKind, appendLogSyncKind, pebbleSyncKind, mapBatchKind)
 }
 
 // defaultKinds returns the stores that run unless they are named: those that do
-// not wait for the disk, which takes a hundred times as long.
+// not wait for the disk, which takes a hundred times as long, and one map.
 func defaultKinds() []kind {
-	return slices.DeleteFunc(allKinds(), func(k kind) bool { return k.class == durable })
+	return slices.DeleteFunc(allKinds(), func(k kind) bool { return k.class == durable || k.name == mapBatchKind.name })
 }
 
 // kindNames returns the names of kinds.
@@ -129,6 +131,58 @@ func kindByName(name string) (kind, error) {
 // isMissing says that a key has no value.
 func isMissing(err error) bool {
 	return errors.Is(err, bench.ErrNotFound) || errors.Is(err, kvstore.ErrNotFound)
+}
+
+// batching is a store that can do more with several operations than one after
+// the other.
+type batching interface {
+	// batcher returns a batcher. It belongs to one goroutine, so that it can
+	// keep its buffers.
+	batcher() batcher
+}
+
+// A batcher does several operations at once.
+type batcher interface {
+	// getAll calls fn once for each key, in any order. The value is dead when
+	// fn returns.
+	getAll(keys [][]byte, fn func(i int, value []byte, found bool)) error
+	// setAll gives keys their values, in order if a key is there twice.
+	setAll(keys, values [][]byte) error
+}
+
+// batcherOf returns the batcher of a store, or one that does it one by one.
+func batcherOf(s store) batcher {
+	if b, ok := s.(batching); ok {
+		return b.batcher()
+	}
+	return &oneByOne{store: s}
+}
+
+// oneByOne is the batcher of a store without one.
+type oneByOne struct {
+	store store
+	value []byte
+}
+
+func (o *oneByOne) getAll(keys [][]byte, fn func(i int, value []byte, found bool)) error {
+	for i, key := range keys {
+		value, err := o.store.Get(o.value[:0], key)
+		if err != nil && !isMissing(err) {
+			return err
+		}
+		o.value = value[:0]
+		fn(i, value, err == nil)
+	}
+	return nil
+}
+
+func (o *oneByOne) setAll(keys, values [][]byte) error {
+	for i, key := range keys {
+		if err := o.store.Set(key, values[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stripes are the locks with which a program makes a read and a write one

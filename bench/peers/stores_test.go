@@ -98,14 +98,16 @@ func TestStores(t *testing.T) {
 			t.Run("update", func(t *testing.T) {
 				s := openTest(t, k, t.TempDir())
 				var olds []string
+				var last string // a store may try more than once
 				update := s.updater(func(dst, old []byte, found bool) []byte {
-					olds = append(olds, fmt.Sprintf("%q %v", old, found))
+					last = fmt.Sprintf("%q %v", old, found)
 					return append(append(dst, old...), 'x')
 				})
 				for range 3 {
 					if err := update([]byte("k")); err != nil {
 						t.Fatal(err)
 					}
+					olds = append(olds, last)
 				}
 				wantValue(t, s, "k", "xxx")
 				if got := strings.Join(olds, ", "); got != `"" false, "x" true, "xx" true` {
@@ -178,6 +180,13 @@ func TestStores(t *testing.T) {
 					testScanner(t, s, of)
 				}
 			})
+			t.Run("batches", func(t *testing.T) {
+				s := openTest(t, k, t.TempDir())
+				if _, ok := s.(batching); ok != (k.batches != "") {
+					t.Fatalf("batches %q, and it has them: %v", k.batches, ok)
+				}
+				testBatcher(t, s)
+			})
 			t.Run("description", func(t *testing.T) {
 				if text := k.describe(testSettings); text == "" || strings.Contains(text, "\n") {
 					t.Errorf("the settings should be described on one line: %q", text)
@@ -212,6 +221,67 @@ func testScanner(t *testing.T, s store, of scanner) {
 	want([]byte("aa"), 1, "ab=1 ")
 	want([]byte("bb"), 9, "c=1 \xff=1 ")
 	want([]byte("\xff\x00"), 9, "")
+}
+
+// testBatcher does batches, of which the last is as large as they come.
+func testBatcher(t *testing.T, s store) {
+	b := batcherOf(s)
+	want := func(want string, keys ...string) {
+		t.Helper()
+		values := make([]string, len(keys))
+		var all [][]byte
+		for _, key := range keys {
+			all = append(all, []byte(key))
+		}
+		err := b.getAll(all, func(i int, value []byte, found bool) {
+			values[i] += fmt.Sprintf("%s %v", value, found)
+		})
+		if got := strings.Join(values, ", "); got != want || err != nil {
+			t.Errorf("the values of %q are %q, %v, want %q", keys, got, err, want)
+		}
+	}
+	set := func(pairs ...string) {
+		t.Helper()
+		var keys, values [][]byte
+		for i := 0; i < len(pairs); i += 2 {
+			keys, values = append(keys, []byte(pairs[i])), append(values, []byte(pairs[i+1]))
+		}
+		if err := b.setAll(keys, values); err != nil {
+			t.Fatal(err)
+		}
+		for i := range keys { // nobody needs them any more
+			clear(keys[i])
+			clear(values[i])
+		}
+	}
+	want(" false", "a")
+	set("a", "1", "b", "22", "a", "333")
+	set("c", "4")
+	want("22 true,  false, 333 true, 333 true, 4 true", "b", "d", "a", "a", "c")
+	mustSet(t, s, "a", "5")
+	want("5 true", "a")
+
+	size := maxBatchBytes / maxBatch
+	keys, values := buffers(maxBatch, 16), buffers(maxBatch, size-16)
+	for version := range uint32(2) {
+		for i := range keys {
+			fillKey(keys[i], uint32(i))
+			fillValue(values[i], uint32(i), version)
+		}
+		if err := b.setAll(keys, values); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := 0
+	err := b.getAll(keys, func(i int, value []byte, found bool) {
+		if version, ok := checkValue(value, uint32(i), size-16); !ok || version != 1 || !found {
+			t.Errorf("key %d: got %s", i, valueText(value))
+		}
+		seen++
+	})
+	if err != nil || seen != maxBatch {
+		t.Errorf("%d of %d keys came, error %v", seen, maxBatch, err)
+	}
 }
 
 // The classes, with a process that is killed.
@@ -271,7 +341,7 @@ func TestKept(t *testing.T) {
 
 func TestKinds(t *testing.T) {
 	kinds := allKinds()
-	if kinds[0].name != "map" || len(kinds) != 11+len(kvstore.Engines()) {
+	if kinds[0].name != "map" || len(kinds) != 12+len(kvstore.Engines()) {
 		t.Errorf("the stores are %v", kindNames(kinds))
 	}
 	for _, e := range kvstore.Engines() {
