@@ -50,7 +50,7 @@ func TestBenchText(t *testing.T) {
 	if !slices.Equal(rest, want) || runs != 2*2*2*len(kvstore.Engines()) {
 		t.Errorf("printed\n%s", out)
 	}
-	for _, name := range []string{" AppendLog: ", " MemOnly: "} {
+	for _, name := range []string{" LSMTree: ", " HybridLog: ", " AppendLog: ", " MemOnly: "} {
 		if !strings.Contains(out, name) {
 			t.Errorf("engines should have their display names:\n%s", out)
 		}

@@ -288,7 +288,8 @@ func (sh *shell) snapshots(ctx context.Context, _ [][]byte) error {
 }
 
 // stats prints the fields of the statistics under their names, whatever they
-// are, so that the library's documentation is theirs too.
+// are, so that the library's documentation is theirs too. A number of keys that
+// is estimated has a ~ before it.
 func (sh *shell) stats(context.Context, [][]byte) error {
 	tw := tabwriter.NewWriter(sh.out, 0, 0, 2, ' ', 0)
 	printFields(tw, "", reflect.ValueOf(sh.store.Stats()))
@@ -303,6 +304,9 @@ func printFields(w io.Writer, prefix string, s reflect.Value) {
 		case value.Kind() == reflect.Pointer && value.IsNil():
 		case value.Kind() == reflect.Pointer:
 			printFields(w, name+".", value.Elem())
+		case name == "Estimated": // is said with Keys
+		case name == "Keys" && s.FieldByName("Estimated").Bool():
+			fmt.Fprintf(w, "%s\t~%s\n", name, humanize.Comma(int64(value.Uint())))
 		case value.Kind() == reflect.Slice:
 			for j := range value.Len() {
 				fmt.Fprintf(w, "%s[%d]\t%+v\n", name, j, value.Index(j))

@@ -21,10 +21,20 @@ type Updater interface {
 	Update(key []byte, fn func(dst, old []byte, found bool) []byte) error
 }
 
+// A Map is what NewMutexMap returns.
+type Map interface {
+	Updater
+	// GetAll appends the values of keys to dst, one behind the other, and to
+	// ends where each of them ends, or -1 for a key without a value.
+	GetAll(dst []byte, ends []int, keys [][]byte) ([]byte, []int)
+	// SetAll writes copies of values, in their order.
+	SetAll(keys, values [][]byte)
+}
+
 // NewMutexMap returns a map from strings to byte slices under a
 // sync.RWMutex. It is as fast as that form allows: a lookup does not allocate,
 // and a value of the same length is overwritten in place.
-func NewMutexMap() Updater {
+func NewMutexMap() Map {
 	return &mutexMap{values: make(map[string][]byte)}
 }
 
@@ -63,6 +73,32 @@ func (m *mutexMap) Update(key []byte, fn func(dst, old []byte, found bool) []byt
 	m.scratch = fn(m.scratch[:0], old, found)
 	m.put(key, m.scratch, old, found)
 	return nil
+}
+
+// GetAll takes the lock once.
+func (m *mutexMap) GetAll(dst []byte, ends []int, keys [][]byte) ([]byte, []int) {
+	m.mu.RLock()
+	for _, key := range keys {
+		value, ok := m.values[string(key)]
+		if !ok {
+			ends = append(ends, -1)
+			continue
+		}
+		dst = append(dst, value...)
+		ends = append(ends, len(dst))
+	}
+	m.mu.RUnlock()
+	return dst, ends
+}
+
+// SetAll takes the lock once, so that nobody sees a part of it.
+func (m *mutexMap) SetAll(keys, values [][]byte) {
+	m.mu.Lock()
+	for i, key := range keys {
+		old, found := m.values[string(key)]
+		m.put(key, values[i], old, found)
+	}
+	m.mu.Unlock()
 }
 
 // put writes a copy of the value, given the old one. It needs mu.

@@ -3,6 +3,7 @@ package bench
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -64,5 +65,29 @@ func TestMutexMapUpdate(t *testing.T) {
 	}
 	if _, err := m.Get(nil, []byte("missing")); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a missing key reads as %v", err)
+	}
+}
+
+func TestMutexMapBatches(t *testing.T) {
+	bytesOf := func(words ...string) (all [][]byte) {
+		for _, w := range words {
+			all = append(all, []byte(w))
+		}
+		return all
+	}
+	m := NewMutexMap()
+	keys, values := bytesOf("a", "b", "a", "c"), bytesOf("1", "22", "333", "")
+	m.SetAll(keys, values)
+	clear(values[1]) // they are copied
+	got, ends := m.GetAll([]byte("-"), []int{7}, bytesOf("b", "missing", "a", "c"))
+	if string(got) != "-22333" || !slices.Equal(ends, []int{7, 3, -1, 6, 6}) {
+		t.Errorf("got %q, which ends at %v", got, ends)
+	}
+	values = bytesOf("4", "55", "666", "")
+	if allocs := testing.AllocsPerRun(100, func() {
+		m.SetAll(keys[1:], values[1:])
+		got, ends = m.GetAll(got[:0], ends[:0], keys)
+	}); allocs != 0 {
+		t.Errorf("batches allocate %v times", allocs)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 	"github.com/nikosgavalas/kvstore/internal/workload"
@@ -149,11 +150,15 @@ func benchmarkScan(b *testing.B, e kvstore.Engine) {
 // of the store.
 const loadVariable = "KVSTORE_BENCH_LOAD_DIR"
 
-// loadAndDie makes a store, and kills the process after the last write.
+// loadAndDie makes a store, and kills the process after the last write; after a
+// Sync if nothing else would be left.
 func loadAndDie(e kvstore.Engine, dir string) error {
 	s, err := kvstore.Open(dir, kvstore.Options{Engine: e})
 	if err == nil {
 		err = benchLoad(s)
+	}
+	if err == nil && e.Driver().Class() == engine.Cuts {
+		err = s.Sync()
 	}
 	if err != nil {
 		return err
@@ -169,7 +174,7 @@ func loadAndDie(e kvstore.Engine, dir string) error {
 }
 
 // benchmarkOpen measures opening a store that was closed, and one that was killed
-// after the last write.
+// with all keys in it.
 func benchmarkOpen(b *testing.B, e kvstore.Engine) {
 	measure := func(b *testing.B, made string) {
 		dir := filepath.Join(b.TempDir(), "store")
