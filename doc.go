@@ -32,8 +32,8 @@
 // the last clean Close. The field Sync of both moves it further. With
 // LSMTree.NoLog the death of the process is as a power cut.
 //
-// With MemOnly a crash of the process or the machine goes back to the newest of
-// those three. It never leaves a part of a later one.
+// With HybridLog and MemOnly a crash of the process or the machine goes back to
+// the newest of those three. It never leaves a part of a later one.
 //
 // Damaged files are found by checksums: they give ErrCorrupt with file and
 // offset, never a wrong value and never "not found".

@@ -365,7 +365,8 @@ func (s *Store) Apply(b *Batch) error {
 }
 
 // Sync makes all that was acknowledged before the call durable: it survives a
-// power cut. With MemOnly that writes all data.
+// power cut. With MemOnly that writes all data, with HybridLog what has changed
+// since the last time.
 func (s *Store) Sync() error { return explain(s.eng.Sync()) }
 
 // Stats describes the store at one moment.

@@ -91,9 +91,10 @@
 // # Opening
 //
 // The state of the manifest is the newest installed cut; what the log has behind
-// it does not count, even if it reached the disk. Close writes a checkpoint of
-// the index, n.idx (see checkpoint.go). Without one that is right, all segments
-// are read in their order, and of the records of an entry the last one counts.
+// it does not count, even if it reached the disk. A checkpoint of the index, n.idx,
+// is written by Close, and by a cut when much was appended since the last one (see
+// checkpoint.go). What came behind it, or all without one that is right, is read in
+// the order of segments, and of the records of an entry the last one counts.
 //
 // # Scans
 //
