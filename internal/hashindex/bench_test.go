@@ -68,7 +68,7 @@ var sink uint64
 //	miss                keys that are not there
 //
 // The machine may be busy, so they take turns, a short run each, and the
-// medians are reported.
+// medians are reported. lines/hit is the cache lines of the index for a hit.
 func BenchmarkLookup(b *testing.B) {
 	const run = 1 << 14
 	for _, n := range sizes {
@@ -143,8 +143,26 @@ func BenchmarkLookup(b *testing.B) {
 			}
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(float64(s.Bytes())/float64(n), "B/entry")
+			lines := 0
+			for _, h := range hits {
+				lines += s.table(h).lines(h)
+			}
+			b.ReportMetric(float64(lines)/float64(len(hits)), "lines/hit")
 		})
 	}
+}
+
+// lines returns the number of cache lines, which are buckets, that looking up the
+// first candidate for a hash touches.
+func (t *Table) lines(hash uint64) int {
+	c := t.Seek(hash)
+	b := c.b
+	c.Next()
+	n := 1
+	for ; b != c.b; n++ {
+		b = t.chained(b.overflow())
+	}
+	return n
 }
 
 // BenchmarkGrow inserts into an empty index and an empty map. The largest time

@@ -15,12 +15,12 @@ import (
 //	tables  8 bytes  number of tables
 //	length  8 bytes  of the head
 //	head
-//	crc     4 bytes  CRC-32C of all before
+//	crc     4 bytes  CRC-32C of all before, rotated by 15 bits
 //	        for each table:
 //	        snapshot, see snapshot.go
 //	        for each table:
 //	        length 8 bytes  of its snapshot
-//	crc     4 bytes  CRC-32C of all before
+//	crc     4 bytes  CRC-32C of all before, rotated by 15 bits
 //
 // The lengths come last because they are known last: a snapshot is written
 // while it is made.
@@ -55,7 +55,7 @@ func (ix *Index) WriteCheckpoint(head []byte, o CheckpointOptions, write func([]
 	w.buf = binary.LittleEndian.AppendUint64(w.buf, uint64(len(ix.tables)))
 	w.buf = binary.LittleEndian.AppendUint64(w.buf, uint64(len(head)))
 	w.buf = append(w.buf, head...)
-	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc32.Checksum(w.buf, castagnoli))
+	w.buf = binary.LittleEndian.AppendUint32(w.buf, rotated(crc32.Checksum(w.buf, castagnoli)))
 	if err := w.flush(pieceBytes); err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (ix *Index) WriteCheckpoint(head []byte, o CheckpointOptions, write func([]
 	if err := w.flush(1); err != nil {
 		return err
 	}
-	w.buf = binary.LittleEndian.AppendUint32(w.buf, w.crc)
+	w.buf = binary.LittleEndian.AppendUint32(w.buf, rotated(w.crc))
 	return w.flush(1)
 }
 
@@ -136,6 +136,7 @@ func (w *checkpointWriter) flush(least int) error {
 // Checkpoint is a checkpoint that was read.
 type Checkpoint struct {
 	Head   []byte // what it was written with
+	CRC    uint32 // CRC-32C of all of it
 	tables [][]byte
 }
 
@@ -156,8 +157,10 @@ func ParseCheckpoint(b []byte) (*Checkpoint, error) {
 		return corrupt("a head that is longer")
 	}
 	start := checkpointHeader + int(length)
-	if crc32.Checksum(b[:start], castagnoli) != binary.LittleEndian.Uint32(b[start:]) ||
-		crc32.Checksum(b[:end], castagnoli) != binary.LittleEndian.Uint32(b[end:]) {
+	crc := crc32.Checksum(b[:start], castagnoli)
+	head := binary.LittleEndian.Uint32(b[start:])
+	all := crc32.Update(crc, castagnoli, b[start:end])
+	if rotated(crc) != head || rotated(all) != binary.LittleEndian.Uint32(b[end:]) {
 		return corrupt("wrong checksums")
 	}
 	rest := b[start+4 : end]
@@ -166,7 +169,7 @@ func ParseCheckpoint(b []byte) (*Checkpoint, error) {
 	}
 	lengths := rest[len(rest)-8*int(tables):]
 	rest = rest[:len(rest)-len(lengths)]
-	cp := &Checkpoint{Head: b[checkpointHeader:start:start], tables: make([][]byte, tables)}
+	cp := &Checkpoint{Head: b[checkpointHeader:start:start], CRC: crc32.Update(all, castagnoli, b[end:]), tables: make([][]byte, tables)}
 	for i := range cp.tables {
 		n := binary.LittleEndian.Uint64(lengths[8*i:])
 		if n > uint64(len(rest)) {

@@ -68,7 +68,7 @@ func sealCheckpoint(b []byte) []byte {
 	length := binary.LittleEndian.Uint64(b[16:])
 	if length <= uint64(len(b)-checkpointHeader-8) {
 		head := checkpointHeader + int(length)
-		binary.LittleEndian.PutUint32(b[head:], crc32.Checksum(b[:head], castagnoli))
+		binary.LittleEndian.PutUint32(b[head:], rotated(crc32.Checksum(b[:head], castagnoli)))
 	}
 	return seal(b)
 }

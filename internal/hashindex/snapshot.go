@@ -17,7 +17,7 @@ import (
 //	         count    number of entries
 //	         entries  8 bytes each, as in memory
 //	entries  8 bytes  number of entries
-//	crc      4 bytes  CRC-32C of all before
+//	crc      4 bytes  CRC-32C of all before, rotated by 15 bits
 
 const (
 	magic       = "kvindex\x01"
@@ -26,6 +26,11 @@ const (
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// rotated makes a checksum what is stored. The CRC-32C of anything with its own
+// behind is the same number always, so that a file that has them as they are has
+// a CRC-32C that does not tell it from others.
+func rotated(crc uint32) uint32 { return bits.RotateLeft32(crc, 15) }
 
 // Encoder writes a snapshot of a table in steps, between which the caller may
 // give the lock away. Each bucket is written as it is at its step, so that what
@@ -76,7 +81,7 @@ func (e *Encoder) Append(dst []byte, buckets int) (_ []byte, done bool) {
 	}
 	e.crc = crc32.Update(e.crc, castagnoli, dst[start:])
 	if done {
-		dst = binary.LittleEndian.AppendUint32(dst, e.crc)
+		dst = binary.LittleEndian.AppendUint32(dst, rotated(e.crc))
 		e.Close()
 	}
 	return dst, done
@@ -176,7 +181,7 @@ func checkSnapshot(b []byte) (floor, buckets uint64, chains []byte, err error) {
 		return 0, 0, nil, corrupt("no header in %d bytes", len(b))
 	}
 	end := len(b) - 4
-	if crc32.Checksum(b[:end], castagnoli) != binary.LittleEndian.Uint32(b[end:]) {
+	if rotated(crc32.Checksum(b[:end], castagnoli)) != binary.LittleEndian.Uint32(b[end:]) {
 		return 0, 0, nil, corrupt("checksum mismatch")
 	}
 	floor = binary.LittleEndian.Uint64(b[len(magic):])

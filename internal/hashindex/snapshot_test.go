@@ -18,7 +18,7 @@ func encode(t *Table) []byte {
 func seal(b []byte) []byte {
 	if len(b) >= 4 {
 		end := len(b) - 4
-		binary.LittleEndian.PutUint32(b[end:], crc32.Checksum(b[:end], castagnoli))
+		binary.LittleEndian.PutUint32(b[end:], rotated(crc32.Checksum(b[:end], castagnoli)))
 	}
 	return b
 }

@@ -191,7 +191,7 @@ func (e *hybridLog) loadCheckpoint(folder manifest.Folder, l *loaded) []int64 {
 	b, release, err := readFile(folder, f)
 	if err == nil {
 		defer release()
-		err = e.fillFrom(b, l, seen)
+		err = e.fillFrom(b, f.CRC, l, seen)
 	}
 	if err != nil {
 		clear(seen)
@@ -201,15 +201,15 @@ func (e *hybridLog) loadCheckpoint(folder manifest.Folder, l *loaded) []int64 {
 	return seen
 }
 
-// fillFrom makes the index that a checkpoint says.
-func (e *hybridLog) fillFrom(b []byte, l *loaded, seen []int64) error {
+// fillFrom makes the index that a checkpoint says, which has that checksum.
+func (e *hybridLog) fillFrom(b []byte, crc uint32, l *loaded, seen []int64) error {
 	cp, err := hashindex.ParseCheckpoint(b)
 	if err != nil {
 		return err
 	}
 	tombs := make([]int, len(e.shards))
 	words := len(cp.Head) / 8
-	if cp.Tables() != len(tombs) || len(cp.Head)%8 != 0 || words < 1+len(tombs) || (words-1-len(tombs))%3 != 0 {
+	if cp.CRC != crc || cp.Tables() != len(tombs) || len(cp.Head)%8 != 0 || words < 1+len(tombs) || (words-1-len(tombs))%3 != 0 {
 		return errCheckpoint
 	}
 	word := func(i int) uint64 { return binary.LittleEndian.Uint64(cp.Head[8*i:]) }

@@ -122,7 +122,7 @@ func (e *hybridLog) encodeDirect(b *engine.Batch, head func(h uint64) uint64) *d
 
 // writeDirect writes the records to a new segment.
 func (e *hybridLog) writeDirect(d *direct) error {
-	seg, err := e.segs.newCold(uint64(len(d.buf) / unit))
+	seg, err := e.segs.newCold(uint64(len(d.buf)/unit), windowUnits)
 	if err != nil {
 		return err
 	}

@@ -126,6 +126,8 @@ type hybridLog struct {
 	flushed     atomic.Uint64 // what is before is in files; changed under working
 	flushBuffer []byte        // guarded by working
 
+	scanning atomic.Int64 // bytes that the keys of scans take
+
 	asked   atomic.Bool  // work in the background is asked for
 	stop    atomic.Bool  // merging gives way
 	pause   atomic.Int64 // nanoseconds; see weigh

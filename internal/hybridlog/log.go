@@ -13,12 +13,14 @@ import (
 // all of the life of the store; those of files that never were in memory have a
 // range of their own, with coldBit. The index and the records have short
 // addresses, of 40 bits: whether it is cold, and the low bits. What the other
-// bits are is known, since all addresses in use are within windowUnits.
+// bits are is known, since all addresses in use are within 1<<shortBits.
 const (
-	shortBits   = 39
-	shortCold   = 1 << shortBits
-	coldBit     = 1 << 63
-	windowUnits = 1 << (shortBits - 1)
+	shortBits = 39
+	shortCold = 1 << shortBits
+	coldBit   = 1 << 63
+
+	windowUnits = 1 << (shortBits - 1) // that writes may use
+	mergeUnits  = windowUnits * 3 / 2  // that merges may use, which give up others
 )
 
 // short returns the short form of an address.

@@ -148,7 +148,7 @@ func (e *hybridLog) mergeAll(ctx context.Context) {
 		}
 		if seg != nil && !errors.Is(err, errStopped) {
 			e.segs.mu.Lock()
-			seg.unfit = !vfs.IsNoSpace(err)
+			seg.unfit = !vfs.IsNoSpace(err) && !errors.Is(err, errAddresses)
 			e.segs.mu.Unlock()
 			e.env.Logger.Warn("kvstore: merging failed", "file", seg.name(), "error", err)
 		}
@@ -348,7 +348,7 @@ func (m *merger) copy(h, addr, class, units uint64, f *fields) {
 func (m *merger) begin(units uint64) error {
 	m.endOut()
 	m.room = max(uint64(m.e.o.SegmentBytes)/unit, units)
-	out, err := m.e.segs.newCold(m.room)
+	out, err := m.e.segs.newCold(m.room, mergeUnits)
 	if err != nil {
 		return err
 	}

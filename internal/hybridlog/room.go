@@ -90,13 +90,13 @@ func (e *hybridLog) makeRoom(pages int) error {
 	return e.roomLocked(pages)
 }
 
-// framesFor returns how many frames there may be: what the index leaves of the
-// memory budget, but a few in any case.
+// framesFor returns how many frames there may be: what the index and scans leave of
+// the memory budget, but a few in any case.
 func (e *hybridLog) framesFor() int {
 	if e.o.LogBytes != 0 {
 		return max(int(e.o.LogBytes/e.o.PageBytes), minFrames)
 	}
-	left := e.env.Memory - e.index.Bytes() - e.o.PageBytes*overheadPages
+	left := e.env.Memory - e.index.Bytes() - e.o.PageBytes*overheadPages - e.scanning.Load()
 	if e.o.MutableBytes != 0 && e.o.ReadOnlyBytes != 0 {
 		left = min(left, e.o.MutableBytes+e.o.ReadOnlyBytes)
 	}

@@ -10,7 +10,9 @@ import (
 const (
 	// scanShare is the part of the memory budget that the keys of a scan may
 	// take.
-	scanShare = 4
+	scanShare = 8
+	// scanFree is how much they take before the log gives up memory for them.
+	scanFree = 512 << 10
 	// scanStep is how many buckets of a shard a scan looks at without giving the
 	// lock away.
 	scanStep = 64
@@ -20,15 +22,16 @@ const (
 // each of them up: keys that are deleted meanwhile are left out.
 func (e *hybridLog) Scan(start, end []byte, reverse bool, fn func(key, value []byte) bool) error {
 	line := e.line.Load()
-	set := keyset.New(e.env.Dir, e.env.Memory/scanShare, reverse)
-	defer set.Close()
+	keys := scanned{e: e, set: keyset.New(e.env.Dir, e.env.Memory/scanShare, reverse)}
+	defer keys.close()
+	set := keys.set
 	add := func(key []byte) error {
 		if bytes.Compare(key, start) >= 0 && (end == nil || bytes.Compare(key, end) < 0) {
 			set.Add(key)
 		}
 		return nil
 	}
-	if err := e.collect(set, line, add); err != nil {
+	if err := e.collect(&keys, line, add); err != nil {
 		return err
 	}
 	var key, value []byte
@@ -40,6 +43,34 @@ func (e *hybridLog) Scan(start, end []byte, reverse bool, fn func(key, value []b
 		}
 		return err == nil && fn(key, value), err
 	})
+}
+
+// scanned is the keys that a scan has collected.
+type scanned struct {
+	e     *hybridLog
+	set   *keyset.Set
+	taken int64 // of e.scanning
+}
+
+// spill keeps the memory of the keys within its bounds. The garbage that slices
+// leave when they grow is as much again.
+func (k *scanned) spill() error {
+	if err := k.set.Spill(); err != nil {
+		return err
+	}
+	n := 2 * k.set.Bytes()
+	if n <= k.taken+scanFree || k.e.env.Dir == nil {
+		return nil
+	}
+	k.e.scanning.Add(n - k.taken)
+	k.taken = n
+	k.e.work()
+	return nil
+}
+
+func (k *scanned) close() {
+	k.set.Close()
+	k.e.scanning.Add(-k.taken)
 }
 
 // getOnLine is Get, if the state was not replaced since line.
@@ -55,7 +86,7 @@ func (e *hybridLog) getOnLine(line uint64, dst, key []byte) ([]byte, error) {
 // and then all that files hold: what is in neither when it is looked at was not
 // there all the time, as records go from memory to files, and files stay
 // meanwhile.
-func (e *hybridLog) collect(set *keyset.Set, line uint64, add func(key []byte) error) error {
+func (e *hybridLog) collect(keys *scanned, line uint64, add func(key []byte) error) error {
 	e.collecting.RLock()
 	defer e.collecting.RUnlock()
 	for i := range e.shards {
@@ -63,7 +94,7 @@ func (e *hybridLog) collect(set *keyset.Set, line uint64, add func(key []byte) e
 		for bucket, more := 0, true; more; bucket += scanStep {
 			var err error
 			if more, err = e.keysInMemory(s, bucket, add); err == nil {
-				err = set.Spill()
+				err = keys.spill()
 			}
 			if err == nil && e.line.Load() != line {
 				err = engine.ErrRolledBack
@@ -94,7 +125,7 @@ func (e *hybridLog) collect(set *keyset.Set, line uint64, add func(key []byte) e
 				if e.isClosed() {
 					return engine.ErrClosed
 				}
-				return set.Spill()
+				return keys.spill()
 			}
 			return nil
 		})

@@ -1,6 +1,7 @@
 package hybridlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -96,12 +97,7 @@ func (s *segmentSet) load() *segmentList { return s.list.Load() }
 
 // storeLocked makes all the list.
 func (s *segmentSet) storeLocked(all []*segment) {
-	slices.SortStableFunc(all, func(a, b *segment) int {
-		if a.order < b.order {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(all, func(a, b *segment) int { return cmp.Compare(a.order, b.order) })
 	l := &segmentList{all: all}
 	for _, seg := range all {
 		if seg.base&coldBit != 0 {
@@ -110,6 +106,8 @@ func (s *segmentSet) storeLocked(all []*segment) {
 			l.log = append(l.log, seg)
 		}
 	}
+	// A large write has its address before it has its place in the order.
+	slices.SortFunc(l.cold, func(a, b *segment) int { return cmp.Compare(a.base, b.base) })
 	s.list.Store(l)
 }
 
@@ -185,13 +183,13 @@ func (s *segmentSet) closeLogLocked(at uint64) {
 var errAddresses = fmt.Errorf("the store spans %d bytes, for which its addresses are made", int64(windowUnits)*unit)
 
 // newCold makes a segment at cold addresses for so many units, which is not in
-// the set yet.
-func (s *segmentSet) newCold(units uint64) (*segment, error) {
+// the set yet. The oldest one is at most window away.
+func (s *segmentSet) newCold(units, window uint64) (*segment, error) {
 	if l := s.load(); len(l.cold) > 0 {
 		s.mu.Lock()
 		used := s.mu.next - l.cold[0].base&^coldBit
 		s.mu.Unlock()
-		if used+units >= windowUnits {
+		if used+units >= window {
 			return nil, errAddresses
 		}
 	}
@@ -388,7 +386,7 @@ func (seg *segment) read(addr uint64, buf []byte, f *fields) ([]byte, error) {
 // scan calls fn for each record in bytes [from, to) of a segment, in order, with
 // its address. The slices are valid during the call.
 func (seg *segment) scan(from, to int64, fn func(addr uint64, f *fields) error) error {
-	buf := make([]byte, scanBuffer)
+	buf := make([]byte, min(scanBuffer, to-from))
 	have := 0 // bytes in buf, from offset from on
 	var f fields
 	for from < to {

@@ -43,7 +43,7 @@ func (e *hybridLog) Stats() engine.Stats {
 		s.Unlock()
 	}
 	e.working.Lock()
-	st.Memory += int64(e.log.memory.count)*e.o.PageBytes + int64(cap(e.flushBuffer)+len(e.log.table)*24)
+	st.Memory += int64(e.log.memory.count)*e.o.PageBytes + int64(cap(e.flushBuffer)+len(e.log.table)*24) + e.scanning.Load()
 	e.working.Unlock()
 	e.segs.mu.Lock()
 	defer e.segs.mu.Unlock()

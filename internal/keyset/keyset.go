@@ -9,7 +9,8 @@
 // When the keys in memory take more than the limit, Spill sorts them and writes
 // them to a temporary file, a sorted run. In the end Each merges the runs and
 // what is still in memory. A key counts with what leads to it, 24 bytes on a
-// 64-bit machine; the free part of slices that grow does not count. The buffers
+// 64-bit machine; the free part of slices that grow does not count, but Bytes tells
+// it. The buffers
 // of the merge share another limit, but have at least 4 KiB and at most 64 KiB a
 // run, more where a key is longer. Every run is an open file until Close.
 //
@@ -69,11 +70,23 @@ func New(dir *manifest.Dir, limit int64, reverse bool) *Set {
 func (s *Set) Add(key []byte) {
 	var first [8]byte
 	copy(first[:], key)
-	s.refs = append(s.refs, ref{binary.BigEndian.Uint64(first[:]), len(s.keys), len(key)})
-	s.keys = append(s.keys, key...)
+	s.refs = append(room(s.refs, 1), ref{binary.BigEndian.Uint64(first[:]), len(s.keys), len(key)})
+	s.keys = append(room(s.keys, len(key)), key...)
+}
+
+// room makes room for n elements, by doubling: all that a slice leaves behind when
+// it grows is no more than what it takes.
+func room[T any](s []T, n int) []T {
+	if len(s)+n > cap(s) {
+		s = slices.Grow(s, max(n, len(s)))
+	}
+	return s
 }
 
 func (s *Set) key(r ref) []byte { return s.keys[r.at : r.at+r.n] }
+
+// Bytes returns the memory that the keys take, with the free part of slices.
+func (s *Set) Bytes() int64 { return int64(cap(s.keys)) + int64(cap(s.refs))*refSize }
 
 // Spill writes the keys in memory to a run if they exceed the limit. It is to be
 // called now and then while keys are added.
