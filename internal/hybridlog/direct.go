@@ -163,7 +163,7 @@ func (e *hybridLog) linkDirectLocked(d *direct) error {
 	seg.span = span{int64(len(d.buf)), crc32.Checksum(d.buf, castagnoli), uint64(len(d.offsets))}
 	seg.trusted, seg.closed, seg.direct, seg.firstSeq = seg.size, true, e.shards[0].cut+1, e.cutSeq.Load()+1
 	seg.end.Store(seg.base + uint64(len(d.buf))/unit)
-	e.onDisk.Store(true)
+	e.inexact.Store(true)
 	e.count(uint64(len(d.buf))/unit, uint64(len(d.offsets)))
 	e.log.endPage()
 	// A cut that began takes the segment when all shards have come to it.

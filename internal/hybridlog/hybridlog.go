@@ -107,7 +107,7 @@ type hybridLog struct {
 	cutSeq  atomic.Uint64 // of the newest cut
 	line    atomic.Uint64 // changes when Install replaces the state
 	gone    atomic.Uint64 // changes when segments are removed
-	onDisk  atomic.Bool   // some of the state is not in memory
+	inexact atomic.Bool   // entries may not be keys: not all is in memory, or tags are shared
 
 	// cutting is held while a cut is made, or the state replaced; merging while
 	// segments are merged; working while the log moves through memory. They are
@@ -615,7 +615,9 @@ func (e *hybridLog) linkLocked(s *shard, h uint64, f *hit, at uint64, r rec, kin
 	prev := uint64(0)
 	if f.has {
 		prev = f.head
-		if f.r != nil && f.at == f.head {
+		if f.r == nil || f.at != f.head {
+			e.inexact.Store(true)
+		} else {
 			if f.r.kind() == kindTombstone {
 				s.tombs--
 			}

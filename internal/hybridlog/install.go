@@ -86,7 +86,7 @@ func (e *hybridLog) takeLoaded(l *loaded) {
 		e.segs.mu.ordinal = max(e.segs.mu.ordinal, l.segs[n-1].order>>32+1)
 	}
 	e.segs.mu.next = max(e.segs.mu.next, l.content.cold)
-	e.onDisk.Store(len(l.segs) > 0)
+	e.inexact.Store(len(l.segs) > 0)
 	for _, seg := range l.segs {
 		e.count(uint64(seg.size)/unit, seg.records)
 	}

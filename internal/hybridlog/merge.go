@@ -353,7 +353,7 @@ func (m *merger) begin(units uint64) error {
 		return err
 	}
 	m.e.segs.addCold(out)
-	m.e.onDisk.Store(true)
+	m.e.inexact.Store(true)
 	m.out, m.to = out, out.base
 	return nil
 }

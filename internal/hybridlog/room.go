@@ -182,7 +182,7 @@ func (e *hybridLog) evictTo(to uint64) error {
 			return err
 		}
 	}
-	e.onDisk.Store(true)
+	e.inexact.Store(true)
 	p.head.Store(to)
 	e.sweep()
 	for at := head &^ p.mask; at < to; at += p.mask + 1 {

@@ -27,9 +27,10 @@ func (e *hybridLog) Seq() engine.Seq {
 }
 
 // Stats counts the entries of the index that do not lead to a tombstone. That is
-// the number of keys unless a write did not look at what is on disk.
+// the number of keys unless a write did not look at what is on disk, or keys have
+// the same tag.
 func (e *hybridLog) Stats() engine.Stats {
-	st := engine.Stats{Memory: int64(unsafe.Sizeof(*e)), Estimated: e.onDisk.Load()}
+	st := engine.Stats{Memory: int64(unsafe.Sizeof(*e)), Estimated: e.inexact.Load()}
 	for i := range e.shards {
 		s := &e.shards[i]
 		s.Lock()
