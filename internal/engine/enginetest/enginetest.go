@@ -4,6 +4,7 @@
 //
 //	Conformance   what each call does
 //	Linearizable  that concurrent calls have an order (porcupine)
+//	Memory        that a store stays within Options.MemoryBytes
 //	Model         random histories against a map, with crashes (rapid)
 //	CrashImages   scripted histories: every image of a crash at every point
 //	CrashFaults   the same scripts with every call to the filesystem failing
