@@ -72,6 +72,9 @@ func (e *hybridLog) prepare() error {
 	if _, err := e.index.Prepare(); err != nil {
 		return err
 	}
+	if e.spansAll() {
+		return nil // the next write says so
+	}
 	// A store with little in it takes little memory.
 	return e.roomLocked(min(spareFrames, 1+e.log.memory.count/4))
 }
@@ -84,10 +87,17 @@ func (e *hybridLog) makeRoom(pages int) error {
 	if e.log.spares() >= pages {
 		return nil
 	}
-	if limit := e.log.limit.Load(); limit-e.segs.load().oldest(limit) >= windowUnits {
+	if e.spansAll() {
 		return errAddresses
 	}
 	return e.roomLocked(pages)
+}
+
+// spansAll reports whether the log has no more addresses until merges remove the
+// oldest segments.
+func (e *hybridLog) spansAll() bool {
+	limit := e.log.limit.Load()
+	return limit-e.segs.load().oldest(limit) >= windowUnits
 }
 
 // framesFor returns how many frames there may be: what the index and scans leave of
