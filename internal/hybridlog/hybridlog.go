@@ -486,24 +486,38 @@ func (e *hybridLog) Set(key, value []byte) error {
 	return err
 }
 
-// overwroteLocked is setLocked for a key whose entry leads to its record at once,
-// with a value of the same size, in the mutable region. It reports whether that
-// was so. Few instructions matter here: the fewer there are, the earlier the
-// processor begins with the cache misses of the next operation.
+// overwroteLocked is setLocked for a key with a value of the same size in the
+// mutable region. It reports whether that was so.
 func (e *hybridLog) overwroteLocked(s *shard, h uint64, key, value []byte) bool {
-	if s.closed || s.cut != e.cutNo.Load() {
+	r := e.mutableLocked(s, h, key)
+	if r == nil {
 		return false
+	}
+	old := r.value()
+	if len(old) != len(value) {
+		return false
+	}
+	copy(old, value)
+	s.seq++
+	return true
+}
+
+// mutableLocked returns the record of a key that has a value, if its entry leads
+// there at once and it may be changed in place, or nil. Few instructions matter
+// here: the fewer there are, the earlier the processor begins with the cache
+// misses of the next operation.
+func (e *hybridLog) mutableLocked(s *shard, h uint64, key []byte) rec {
+	if s.closed || s.cut != e.cutNo.Load() {
+		return nil
 	}
 	a, ok := s.table.Lookup(h)
 	if !ok || !e.since(a, e.log.readOnly.Load()) {
-		return false
+		return nil
 	}
-	r := e.log.mem(a)
-	if r == nil || !r.overwrote(key, value, s.cut&1) {
-		return false
+	if r := e.log.mem(a); r != nil && r.isPut(key, s.cut&1) {
+		return r
 	}
-	s.seq++
-	return true
+	return nil
 }
 
 // fits reports whether a record fits in a page.

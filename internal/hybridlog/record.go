@@ -154,19 +154,11 @@ func (r rec) overwrite(value []byte) {
 	copy(r[headerBytes+keyLen(w):], value)
 }
 
-// overwrote gives a record another value, if it is a Put of that key and parity
-// whose value is as long, and reports whether it is.
-func (r rec) overwrote(key, value []byte, parity uint64) bool {
-	w := r.word(0) >> flagsShift
-	if w != uint64(len(key))<<(keyShift-flagsShift)|parity<<2|kindPut || int(r.word(1)>>valueShift&maxSmallValue) != len(value) {
-		return false
-	}
-	at := headerBytes + len(key)
-	if string(r[headerBytes:at]) != string(key) {
-		return false
-	}
-	copy(r[at:], value)
-	return true
+// isPut reports whether a record that is in memory is a Put of that key and
+// parity.
+func (r rec) isPut(key []byte, parity uint64) bool {
+	return r.word(0)>>flagsShift == uint64(len(key))<<(keyShift-flagsShift)|parity<<2|kindPut &&
+		string(r[headerBytes:headerBytes+len(key)]) == string(key)
 }
 
 // bury makes a record a tombstone.

@@ -33,6 +33,34 @@ func (o *seen) is(f *hit, gone uint64) bool {
 func (e *hybridLog) Update(key []byte, fn engine.UpdateFunc) error {
 	h := e.hash(key)
 	s := e.shard(h)
+	if done, err := e.updateInPlace(s, h, key, fn); done {
+		return err
+	}
+	return e.updateSlowly(s, h, key, fn)
+}
+
+// updateInPlace is Update for a value in the mutable region with room for the new
+// one. It reports whether that was so, or an error ended the Update.
+func (e *hybridLog) updateInPlace(s *shard, h uint64, key []byte, fn engine.UpdateFunc) (done bool, err error) {
+	s.Lock()
+	defer s.Unlock() // fn may panic
+	r := e.mutableLocked(s, h, key)
+	if r == nil {
+		return false, nil
+	}
+	value, op, err := s.call(fn, r.value(), true)
+	switch {
+	case err != nil || op == engine.Keep:
+		return true, err
+	case op == engine.Put && len(value) <= r.room():
+		r.overwrite(value)
+		s.seq++
+		return true, nil
+	}
+	return false, nil
+}
+
+func (e *hybridLog) updateSlowly(s *shard, h uint64, key []byte, fn engine.UpdateFunc) error {
 	var old seen
 	defer func() {
 		if old.coldHit != nil {
