@@ -1,6 +1,7 @@
 package hybridlog
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"math/bits"
@@ -386,7 +387,7 @@ func (e *hybridLog) Get(dst, key []byte) ([]byte, error) {
 
 // getSlowly is Get for a key that is not where its hash leads at once.
 func (e *hybridLog) getSlowly(s *shard, h uint64, dst, key []byte) ([]byte, error) {
-	found, err := e.find(s, h, key, func(value []byte) { dst = append(dst, value...) })
+	dst, found, err := e.find(s, h, dst, key, true)
 	if err == nil && !found {
 		err = engine.ErrNotFound
 	}
@@ -395,67 +396,60 @@ func (e *hybridLog) getSlowly(s *shard, h uint64, dst, key []byte) ([]byte, erro
 
 func (e *hybridLog) Has(key []byte) (bool, error) {
 	h := e.hash(key)
-	return e.find(e.shard(h), h, key, nil)
+	_, found, err := e.find(e.shard(h), h, nil, key, false)
+	return found, err
 }
 
-// find looks a key up, and calls fn, if it is not nil, with its value.
-func (e *hybridLog) find(s *shard, h uint64, key []byte, fn func(value []byte)) (found bool, err error) {
+// find looks a key up, and appends its value to dst if that is wanted.
+func (e *hybridLog) find(s *shard, h uint64, dst, key []byte, want bool) (_ []byte, found bool, err error) {
+	take := func(value []byte) {
+		if want {
+			dst = append(dst, value...)
+		}
+	}
 	for {
-		addr, gone, found, err := e.findInMemory(s, h, key, fn)
-		if err != nil || addr == 0 {
-			return found, err
+		s.Lock()
+		if s.closed {
+			s.Unlock()
+			return dst, false, engine.ErrClosed
+		}
+		var f hit
+		e.seekLocked(s, h, key, &f)
+		if found = f.r != nil && f.r.kind() == kindPut; found {
+			take(f.r.value())
+		}
+		gone := e.gone.Load()
+		s.Unlock()
+		if f.disk == 0 {
+			return dst, found, nil
 		}
 		c := coldHits.Get().(*coldHit)
-		err = e.seekCold(key, addr, gone, c)
+		err := e.seekCold(key, f.disk, gone, c)
 		if err == nil && c.deep {
-			found, err = e.findDeeply(s, h, key, c, fn)
-			c.free()
-			return found, err
+			err = e.seekDeep(s, h, key, c)
 		}
 		again := c.again
-		found = c.found && c.kind == kindPut && err == nil
-		if found && fn != nil {
-			fn(c.value)
+		if found = c.found && c.kind == kindPut && err == nil; found {
+			take(c.value)
 		}
 		c.free()
 		if !again || err != nil {
-			return found, err
+			return dst, found, err
 		}
 	}
 }
 
-// findInMemory is find as far as that goes in memory; if it goes on in files addr
-// says where.
-func (e *hybridLog) findInMemory(s *shard, h uint64, key []byte, fn func(value []byte)) (addr, gone uint64, found bool, err error) {
+// seekDeep looks a key up along all of its chain. What it finds in memory is
+// copied.
+func (e *hybridLog) seekDeep(s *shard, h uint64, key []byte, c *coldHit) error {
 	s.Lock()
 	defer s.Unlock()
 	if s.closed {
-		return 0, 0, false, engine.ErrClosed
-	}
-	var f hit
-	e.seekLocked(s, h, key, &f)
-	found = f.r != nil && f.r.kind() == kindPut
-	if found && fn != nil {
-		fn(f.r.value())
-	}
-	return f.disk, e.gone.Load(), found, nil
-}
-
-// findDeeply is find with the lock held all the time.
-func (e *hybridLog) findDeeply(s *shard, h uint64, key []byte, c *coldHit, fn func(value []byte)) (bool, error) {
-	s.Lock()
-	defer s.Unlock()
-	if s.closed {
-		return false, engine.ErrClosed
+		return engine.ErrClosed
 	}
 	err := e.seekDeepLocked(s, h, key, c)
-	if err != nil || !c.found || c.kind != kindPut {
-		return false, err
-	}
-	if fn != nil {
-		fn(c.value)
-	}
-	return true, nil
+	c.value = bytes.Clone(c.value)
+	return err
 }
 
 func (e *hybridLog) Set(key, value []byte) error {

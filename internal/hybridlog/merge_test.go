@@ -630,9 +630,12 @@ func TestMergedMeanwhile(t *testing.T) {
 	var addr, gone uint64
 	look := func() {
 		t.Helper()
-		var err error
-		addr, gone, _, err = r.e.findInMemory(r.e.shard(h), h, key, nil)
-		noError(t, err)
+		s := r.e.shard(h)
+		s.Lock()
+		var f hit
+		r.e.seekLocked(s, h, key, &f)
+		addr, gone = f.disk, r.e.gone.Load()
+		s.Unlock()
 		if addr == 0 {
 			t.Fatal("the key is in memory")
 		}
