@@ -569,3 +569,33 @@ func TestNoAllocations(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDiskReadsMakeNoGarbage reads keys that are on disk.
+func TestDiskReadsMakeNoGarbage(t *testing.T) {
+	if raced() {
+		t.Skip("the race detector makes pools forget")
+	}
+	r := newRig(t, smallest)
+	for i := range 100 {
+		r.set(t, fmt.Sprint("key ", i), "value")
+	}
+	r.step()
+	key, dst := []byte("key 3"), make([]byte, 0, 100)
+	h := r.e.hash(key)
+	var f hit
+	if r.e.seekLocked(r.e.shard(h), h, key, &f); f.disk == 0 {
+		t.Fatal("the key is in memory")
+	}
+	for name, op := range map[string]func() error{
+		"Get": func() (err error) { dst, err = r.e.Get(dst[:0], key); return err },
+		"Has": func() error { _, err := r.e.Has(key); return err },
+		"Update": func() error {
+			return r.e.Update(key, func(dst, _ []byte, _ bool) ([]byte, engine.Op) { return dst, engine.Keep })
+		},
+	} {
+		if n := testing.AllocsPerRun(200, func() { noError(t, op()) }); n != 0 {
+			t.Errorf("%s makes %v allocations", name, n)
+		}
+	}
+	noError(t, r.close())
+}

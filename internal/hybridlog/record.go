@@ -22,8 +22,8 @@ import (
 // if it is less than 32, else a number of 6 significant bits. Records of class 0
 // have no room, and are only in files.
 //
-// The checksum is of the header with 0 in its place, the key and the value, and
-// begins with the address, so that a record counts only where it was written.
+// The checksum is of the rest of the header, the key and the value, and begins
+// with the address, so that a record counts only where it was written.
 //
 // A filler is one word: it has the number of units up to the next record in the
 // place of the previous address, and a checksum of that in the place of the key
@@ -182,11 +182,8 @@ func fillerSum(units uint64) uint16 {
 // checksum returns the checksum of a record at an address, of whose bytes body
 // are used.
 func (r rec) checksum(addr uint64, body int) uint32 {
-	var head [headerBytes]byte
-	copy(head[:], r)
-	clear(head[8:12])
-	crc := crc32.Update(uint32(addr^addr>>32), castagnoli, head[:])
-	return crc32.Update(crc, castagnoli, r[headerBytes:body])
+	crc := crc32.Update(uint32(addr^addr>>32), castagnoli, r[:8])
+	return crc32.Update(crc, castagnoli, r[12:body])
 }
 
 // seal makes a record or filler that was copied out of memory what is in files:
