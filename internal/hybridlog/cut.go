@@ -134,10 +134,7 @@ func (c *cut) Finish(ctx context.Context) (manifest.State, error) {
 		return manifest.State{}, err
 	}
 	e := c.e
-	e.working.Lock()
-	err := e.flushLocked(c.end)
-	e.working.Unlock()
-	if err != nil {
+	if err := e.flush(c.end); err != nil {
 		return manifest.State{}, err
 	}
 	parts, err := c.parts()

@@ -205,6 +205,20 @@ func (e *hybridLog) evictTo(to uint64) error {
 	return nil
 }
 
+// flush writes the log up to an address to files, page by page, so that those who
+// need room in memory do not wait for all of that.
+func (e *hybridLog) flush(to uint64) error {
+	for e.flushed.Load() < to {
+		e.working.Lock()
+		err := e.flushLocked(min(to, (e.flushed.Load()|e.log.mask)+1))
+		e.working.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // flushLocked makes the log read-only up to an address and writes that to files.
 // working is held.
 func (e *hybridLog) flushLocked(to uint64) error {
