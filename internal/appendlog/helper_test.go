@@ -1,7 +1,6 @@
 package appendlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/readall"
 	"github.com/nikosgavalas/kvstore/internal/hashindex"
 	"github.com/nikosgavalas/kvstore/internal/logfile"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
@@ -292,46 +292,7 @@ func (w *world) rollback(t rapid.TB, to snap) {
 // content returns what the store holds, after comparing all ways of reading.
 func (w *world) content(t rapid.TB) map[string]string {
 	t.Helper()
-	return contentOf(t, w.e)
-}
-
-func contentOf(t rapid.TB, r engine.Reader) map[string]string {
-	t.Helper()
-	got := map[string]string{}
-	var keys [][]byte
-	must(t, r.Scan(nil, nil, false, func(key, value []byte) bool {
-		got[string(key)] = string(value)
-		keys = append(keys, bytes.Clone(key))
-		return true
-	}))
-	var back [][]byte
-	must(t, r.Scan(nil, nil, true, func(key, value []byte) bool {
-		if got[string(key)] != string(value) {
-			t.Fatalf("backwards %q is %.50q, and was %.50q", key, value, got[string(key)])
-		}
-		back = append(back, bytes.Clone(key))
-		return true
-	}))
-	slices.Reverse(back)
-	if !slices.IsSortedFunc(keys, bytes.Compare) || !slices.EqualFunc(keys, back, bytes.Equal) {
-		t.Fatalf("a scan yields %q, and backwards the reverse of %q", keys, back)
-	}
-	seen := 0
-	must(t, r.MultiGet(keys, func(i int, value []byte, found bool) {
-		seen++
-		if !found || got[string(keys[i])] != string(value) {
-			t.Fatalf("MultiGet of %q is %.50q, %v, want %.50q", keys[i], value, found, got[string(keys[i])])
-		}
-	}))
-	for _, k := range keys {
-		if v, err := r.Get(nil, k); err != nil || string(v) != got[string(k)] {
-			t.Fatalf("%q is %.50q, %v, want %.50q", k, v, err, got[string(k)])
-		}
-	}
-	if seen != len(keys) {
-		t.Fatalf("MultiGet of %d keys yields %d", len(keys), seen)
-	}
-	return got
+	return readall.Content(t, w.e)
 }
 
 // check compares the content with the model, and the accounts of the segments

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/readall"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 	"pgregory.net/rapid"
 )
@@ -127,7 +128,7 @@ func TestHistories(t *testing.T) {
 		for _, s := range w.snaps {
 			v, err := d.View(w.dir.Folder, s.state)
 			must(t, err)
-			if got := contentOf(t, v); fmt.Sprint(got) != fmt.Sprint(s.content) {
+			if got := readall.Content(t, v); fmt.Sprint(got) != fmt.Sprint(s.content) {
 				t.Fatalf("a view of a snapshot at %d holds %q, want %q", s.state.Seq, got, s.content)
 			}
 			must(t, v.Close())

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/readall"
 	"github.com/nikosgavalas/kvstore/internal/hash"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/sched"
@@ -541,7 +542,7 @@ func (w *cutWorld) view(t rapid.TB, s manifest.State) map[string]string {
 	t.Helper()
 	v, err := w.d.View(w.dir.Folder, s)
 	cutMust(t, err)
-	got := cutContent(t, v)
+	got := readall.Content(t, v)
 	cutMust(t, v.Close())
 	return got
 }
@@ -550,7 +551,7 @@ func (w *cutWorld) view(t rapid.TB, s manifest.State) map[string]string {
 // there.
 func (w *cutWorld) check(t rapid.TB, keys ...string) {
 	t.Helper()
-	cutCompare(t, "the store", cutContent(t, w.e), w.model)
+	cutCompare(t, "the store", readall.Content(t, w.e), w.model)
 	for _, key := range keys {
 		want, ok := w.model[key]
 		got, err := w.e.Get(nil, []byte(key))
@@ -563,55 +564,9 @@ func (w *cutWorld) check(t rapid.TB, keys ...string) {
 	}
 }
 
-// cutContent returns what there is, after comparing all ways of reading.
-func cutContent(t rapid.TB, r engine.Reader) map[string]string {
-	t.Helper()
-	got := map[string]string{}
-	var keys, back [][]byte
-	cutMust(t, r.Scan(nil, nil, false, func(key, value []byte) bool {
-		got[string(key)] = string(value)
-		keys = append(keys, bytes.Clone(key))
-		return true
-	}))
-	cutMust(t, r.Scan(nil, nil, true, func(key, value []byte) bool {
-		if got[string(key)] != string(value) {
-			t.Fatalf("backwards %q is %.50q, and was %.50q", key, value, got[string(key)])
-		}
-		back = append(back, bytes.Clone(key))
-		return true
-	}))
-	slices.Reverse(back)
-	if !slices.IsSortedFunc(keys, bytes.Compare) || !slices.EqualFunc(keys, back, bytes.Equal) {
-		t.Fatalf("a scan yields %q, and backwards the reverse of %q", keys, back)
-	}
-	n := 0
-	cutMust(t, r.MultiGet(keys, func(i int, value []byte, found bool) {
-		n++
-		if !found || got[string(keys[i])] != string(value) {
-			t.Fatalf("MultiGet of %q is %.50q, %v, want %.50q", keys[i], value, found, got[string(keys[i])])
-		}
-	}))
-	if n != len(keys) {
-		t.Fatalf("MultiGet of %d keys yields %d", len(keys), n)
-	}
-	for _, k := range keys {
-		if ok, err := r.Has(k); err != nil || !ok {
-			t.Fatalf("%q is there: %v, %v", k, ok, err)
-		}
-	}
-	return got
-}
-
 func cutCompare(t rapid.TB, what string, got, want map[string]string) {
 	t.Helper()
-	for _, k := range slices.Sorted(maps.Keys(want)) {
-		if v, ok := got[k]; v != want[k] || !ok {
-			t.Fatalf("%s: %q is %.50q, %v, want %.50q", what, k, v, ok, want[k])
-		}
-	}
-	for _, k := range slices.Sorted(maps.Keys(got)) {
-		if _, ok := want[k]; !ok {
-			t.Fatalf("%s: %q is %.50q, want none", what, k, got[k])
-		}
+	if d := readall.Differences(got, want); d != "" {
+		t.Fatalf("%s: %.1000s", what, d)
 	}
 }

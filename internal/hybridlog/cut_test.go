@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/readall"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
@@ -155,7 +156,7 @@ func TestCutsOfWriters(t *testing.T) {
 			for _, o := range open {
 				o.Release()
 			}
-			w.model = cutContent(t, w.e)
+			w.model = readall.Content(t, w.e)
 			for id := range all {
 				n := bounds{[2]int64{all[id].acked.single.Load(), all[id].begun.single.Load()}, [2]int64{all[id].acked.batch.Load(), all[id].begun.batch.Load()}}
 				checkBounds(t, w.model, id, n)
@@ -209,7 +210,7 @@ func TestCutOfBatches(t *testing.T) {
 			}
 			stop.Store(true)
 			wg.Wait()
-			w.model = cutContent(t, w.e)
+			w.model = readall.Content(t, w.e)
 			w.end(t)
 		})
 	}

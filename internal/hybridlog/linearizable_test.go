@@ -15,6 +15,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/readall"
 )
 
 const hotKeys = 4
@@ -283,7 +284,7 @@ func TestLinearizable(t *testing.T) {
 				if result := porcupine.CheckOperationsTimeout(hotModel, h.calls, 20*time.Second); result != porcupine.Ok {
 					t.Errorf("round %d: %d calls are not linearizable: %v", round, len(h.calls), result)
 				}
-				w.model = cutContent(t, w.e)
+				w.model = readall.Content(t, w.e)
 				w.reopen(t)
 				w.check(t)
 				w.end(t)
@@ -437,7 +438,7 @@ func TestLinearizableCounters(t *testing.T) {
 					t.Errorf("counter %d is %s after %d Updates", i, v, n)
 				}
 			}
-			w.model = cutContent(t, w.e)
+			w.model = readall.Content(t, w.e)
 			w.reopen(t)
 			w.check(t)
 			w.end(t)

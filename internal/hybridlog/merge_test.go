@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/readall"
 	"github.com/nikosgavalas/kvstore/internal/hash"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
@@ -471,8 +472,8 @@ func TestNoSpace(t *testing.T) {
 					if err != nil && !vfs.IsNoSpace(err) {
 						t.Fatalf("with %d free blocks: %v", free, err)
 					}
-					if got := contentOf(t, r.e); len(differences(got, r.model)) > 0 {
-						t.Fatalf("with %d free blocks, after %v, the store differs: %.500s", free, err, differences(got, r.model))
+					if got := readall.Content(t, r.e); len(readall.Differences(got, r.model)) > 0 {
+						t.Fatalf("with %d free blocks, after %v, the store differs: %.500s", free, err, readall.Differences(got, r.model))
 					}
 					r.checkLog(t)
 					noError(t, r.dir.Err())
@@ -516,8 +517,8 @@ func TestNoSpaceToMerge(t *testing.T) {
 		for range 3 {
 			r.e.work()
 			r.step()
-			if got := contentOf(t, r.e); len(differences(got, r.model)) > 0 {
-				t.Fatalf("with %d free blocks the store differs: %.500s", free, differences(got, r.model))
+			if got := readall.Content(t, r.e); len(readall.Differences(got, r.model)) > 0 {
+				t.Fatalf("with %d free blocks the store differs: %.500s", free, readall.Differences(got, r.model))
 			}
 			noError(t, r.dir.Err())
 		}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/readall"
 	"github.com/nikosgavalas/kvstore/internal/hash"
 	"github.com/nikosgavalas/kvstore/internal/hashindex"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
@@ -90,8 +91,8 @@ func (r *rig) opensSlowly(t testing.TB, what string, view bool) {
 	if r.reads.Load() == 0 {
 		t.Fatalf("%s: no segment is read", what)
 	}
-	if got := contentOf(t, r.e); !maps.Equal(got, r.model) {
-		t.Fatalf("%s: the store differs: %.500s", what, differences(got, r.model))
+	if got := readall.Content(t, r.e); !maps.Equal(got, r.model) {
+		t.Fatalf("%s: the store differs: %.500s", what, readall.Differences(got, r.model))
 	}
 	if view {
 		r.checkView(t, point{r.dir.Manifest().State, r.model})
@@ -102,8 +103,8 @@ func (r *rig) opensSlowly(t testing.TB, what string, view bool) {
 	if n, reads := r.warned.Load(), r.reads.Load(); n != 1 || reads != 0 {
 		t.Fatalf("%s: opening again gives %d warnings and makes %d reads", what, n-1, reads)
 	}
-	if got := contentOf(t, r.e); !maps.Equal(got, r.model) {
-		t.Fatalf("%s: later the store differs: %.500s", what, differences(got, r.model))
+	if got := readall.Content(t, r.e); !maps.Equal(got, r.model) {
+		t.Fatalf("%s: later the store differs: %.500s", what, readall.Differences(got, r.model))
 	}
 	noError(t, r.close())
 }
@@ -256,8 +257,8 @@ func TestCheckpointSwapped(t *testing.T) {
 			c := state.r.fork()
 			replaceFile(t, c.disk, state.file.Name(), fileOf(t, other.r.disk, other.file.Name()))
 			noError(t, c.open())
-			if got := contentOf(t, c.e); !maps.Equal(got, c.model) {
-				t.Errorf("state %d with checkpoint %d differs: %.200s", i, j, differences(got, c.model))
+			if got := readall.Content(t, c.e); !maps.Equal(got, c.model) {
+				t.Errorf("state %d with checkpoint %d differs: %.200s", i, j, readall.Differences(got, c.model))
 			}
 			noError(t, c.close())
 		}

@@ -1,7 +1,6 @@
 package hybridlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/readall"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/sched"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
@@ -269,62 +269,12 @@ func (r *rig) rollback(t testing.TB, to point) {
 	r.durable = maps.Clone(to.content)
 }
 
-// contentOf returns what a store holds, after comparing all ways of reading.
-func contentOf(t testing.TB, e engine.Reader) map[string]string {
-	t.Helper()
-	got := map[string]string{}
-	var keys [][]byte
-	noError(t, e.Scan(nil, nil, false, func(key, value []byte) bool {
-		got[string(key)] = string(value)
-		keys = append(keys, bytes.Clone(key))
-		return true
-	}))
-	var back [][]byte
-	noError(t, e.Scan(nil, nil, true, func(key, value []byte) bool {
-		back = append(back, bytes.Clone(key))
-		return true
-	}))
-	slices.Reverse(back)
-	if !slices.IsSortedFunc(keys, bytes.Compare) || !slices.EqualFunc(keys, back, bytes.Equal) {
-		t.Fatalf("a scan yields %q, and backwards the reverse of %q", keys, back)
-	}
-	seen := 0
-	noError(t, e.MultiGet(keys, func(i int, value []byte, found bool) {
-		seen++
-		if !found || got[string(keys[i])] != string(value) {
-			t.Fatalf("MultiGet of %q is %.50q, %v, want %.50q", keys[i], value, found, got[string(keys[i])])
-		}
-	}))
-	if seen != len(keys) {
-		t.Fatalf("MultiGet of %d keys yields %d", len(keys), seen)
-	}
-	return got
-}
-
-// differences says where two contents differ.
-func differences(got, want map[string]string) string {
-	var b strings.Builder
-	for _, k := range slices.Sorted(maps.Keys(want)) {
-		if v, ok := got[k]; !ok {
-			fmt.Fprintf(&b, "%q is missing, want %.40q; ", k, want[k])
-		} else if v != want[k] {
-			fmt.Fprintf(&b, "%q is %.40q, want %.40q; ", k, v, want[k])
-		}
-	}
-	for _, k := range slices.Sorted(maps.Keys(got)) {
-		if _, ok := want[k]; !ok {
-			fmt.Fprintf(&b, "%q is %.40q, want none; ", k, got[k])
-		}
-	}
-	return b.String()
-}
-
 // check compares the content with the model, and looks at every record in
 // memory.
 func (r *rig) check(t testing.TB) {
 	t.Helper()
-	if got := contentOf(t, r.e); !maps.Equal(got, r.model) {
-		t.Fatalf("the store differs: %.1000s", differences(got, r.model))
+	if got := readall.Content(t, r.e); !maps.Equal(got, r.model) {
+		t.Fatalf("the store differs: %.1000s", readall.Differences(got, r.model))
 	}
 	for k, v := range r.model {
 		if got, err := r.e.Get(nil, []byte(k)); err != nil || string(got) != v {
@@ -396,8 +346,8 @@ func (r *rig) checkView(t testing.TB, p point) {
 	t.Helper()
 	v, err := r.d.View(r.dir.Folder, p.state)
 	noError(t, err)
-	if got := contentOf(t, v); !maps.Equal(got, p.content) {
-		t.Fatalf("a view differs: %.1000s", differences(got, p.content))
+	if got := readall.Content(t, v); !maps.Equal(got, p.content) {
+		t.Fatalf("a view differs: %.1000s", readall.Differences(got, p.content))
 	}
 	for k, want := range p.content {
 		if got, err := v.Get(nil, []byte(k)); err != nil || string(got) != want {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/readall"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 	"pgregory.net/rapid"
@@ -191,7 +192,7 @@ func TestHistories(t *testing.T) {
 		for i, s := range w.snaps {
 			v, err := d.View(w.dir.Folder, s.state)
 			must(t, err)
-			if got := contentOf(t, v); !maps.Equal(got, s.content) {
+			if got := readall.Content(t, v); !maps.Equal(got, s.content) {
 				t.Fatalf("a view of a snapshot at %d holds %.1000q, want %.1000q", s.state.Seq, got, s.content)
 			}
 			must(t, v.Close())

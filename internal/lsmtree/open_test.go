@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/engine/readall"
 	"github.com/nikosgavalas/kvstore/internal/logfile"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
@@ -235,7 +236,7 @@ func TestPowerCuts(t *testing.T) {
 					if err != nil {
 						t.Fatalf("%s: the snapshot at %d: %v", img.Desc, s.state.Seq, err)
 					}
-					if got := contentOf(t, v); !maps.Equal(got, s.content) {
+					if got := readall.Content(t, v); !maps.Equal(got, s.content) {
 						t.Fatalf("%s: the snapshot at %d holds %.1000q, want %.1000q", img.Desc, s.state.Seq, got, s.content)
 					}
 					must(t, v.Close())
@@ -292,7 +293,7 @@ func TestCutOfALogThatIsFlushed(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: the snapshot is lost: %v", img.Desc, err)
 		}
-		if got := contentOf(t, v); !maps.Equal(got, s.content) {
+		if got := readall.Content(t, v); !maps.Equal(got, s.content) {
 			t.Fatalf("%s: the snapshot holds %.1000q, want %.1000q", img.Desc, got, s.content)
 		}
 		must(t, v.Close())
