@@ -138,6 +138,9 @@ func (e *hybridLog) mergeAll(ctx context.Context) {
 	for going := false; !e.stop.Load() && ctx.Err() == nil && !e.isClosed() && !e.env.Dir.Failed(); going = true {
 		seg, err := e.next(going)
 		if err == nil && (seg == nil || seg.order >= last && going) {
+			if going {
+				e.round.small = e.small()
+			}
 			break
 		}
 		if err == nil {
@@ -155,7 +158,6 @@ func (e *hybridLog) mergeAll(ctx context.Context) {
 		break
 	}
 	m.endOut()
-	e.round.small = e.small()
 }
 
 // merge copies what is needed of the oldest segment, and removes it. If it is
