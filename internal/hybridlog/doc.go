@@ -50,8 +50,8 @@
 // old value any more (sweep). This is what epochs are for in the paper; there is
 // an operation's lock anyway, and waiting for 64 locks takes microseconds.
 //
-// The log in memory has what the index leaves of the memory budget, but at least
-// six pages. All memory of both is outside of the Go heap.
+// The log in memory has what the index and the keys of scans leave of the memory
+// budget, but at least six pages. All memory of both is outside of the Go heap.
 //
 // # Files and addresses
 //

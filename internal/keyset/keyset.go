@@ -9,10 +9,9 @@
 // When the keys in memory take more than the limit, Spill sorts them and writes
 // them to a temporary file, a sorted run. In the end Each merges the runs and
 // what is still in memory. A key counts with what leads to it, 24 bytes on a
-// 64-bit machine; the free part of slices that grow does not count, but Bytes tells
-// it. The buffers
-// of the merge share another limit, but have at least 4 KiB and at most 64 KiB a
-// run, more where a key is longer. Every run is an open file until Close.
+// 64-bit machine; the free part of slices that grow counts only in Bytes. The
+// buffers of the merge share another limit, but have at least 4 KiB and at most 64
+// KiB a run, more where a key is longer. Every run is an open file until Close.
 //
 // A set without a directory, as in a view, which may write nothing, keeps all
 // keys in memory.

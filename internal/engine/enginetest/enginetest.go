@@ -40,7 +40,8 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
-// All runs the whole suite but CrashKill, which needs Main.
+// All runs what needs neither a process of its own, as CrashKill and Memory do, nor
+// much time, as Crash.
 func All(t *testing.T, e kvstore.Engine) {
 	t.Run("Conformance", func(t *testing.T) { Conformance(t, e) })
 	t.Run("Linearizable", func(t *testing.T) { Linearizable(t, e) })

@@ -21,7 +21,7 @@ func Memory(t *testing.T, e kvstore.Engine) {
 	}
 	const (
 		budget = 32 << 20
-		keys   = 150_000
+		keys   = 170_000
 		// The Go runtime has some, and collects garbage when there are 4 MiB.
 		garbage = 6 << 20
 	)
