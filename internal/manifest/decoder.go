@@ -94,6 +94,35 @@ func (d *decoder) kind() Kind {
 	return Kind(n)
 }
 
+// upTo decodes a number that is at most max.
+func (d *decoder) upTo(max uint64, what string) uint64 {
+	n := d.uvarint()
+	if n > max {
+		d.fail("unknown " + what)
+		return 0
+	}
+	return n
+}
+
+func (d *decoder) key() Key { return Key{d.uvarint(), d.uvarint()} }
+
+func (d *decoder) mark() Mark { return Mark{d.key(), d.word()} }
+
+func (d *decoder) line() Line {
+	l := Line{ID: d.word()}
+	for range d.count(9) {
+		l.Forks = append(l.Forks, Fork{d.word(), d.uvarint()})
+	}
+	return l
+}
+
+func (d *decoder) snapshot() Snapshot {
+	return Snapshot{
+		N: d.uvarint(), ID: d.uvarint(), Store: d.word(), Nonce: d.word(),
+		Parent: string(d.bytes()), Time: d.time(), Meta: d.bytes(), Line: d.line(), State: d.state(),
+	}
+}
+
 func (d *decoder) state() State {
 	s := State{Engine: string(d.bytes()), Seq: d.uvarint(), Private: d.bytes()}
 	for range d.count(9) {

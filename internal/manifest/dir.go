@@ -23,6 +23,9 @@ type Dir struct {
 
 	// commit serialises commits. It is taken before mu.
 	commit sync.Mutex
+	// removing is held while a file is removed, and while one is claimed that
+	// may be about to be removed. It is taken before mu.
+	removing sync.Mutex
 
 	mu struct {
 		sync.Mutex
@@ -39,9 +42,10 @@ type Dir struct {
 // before the next one is written are never handed out again, whatever happens.
 const reserve = 256
 
-// Create makes the directory a store whose first manifest is m.
+// Create makes the directory a store whose first manifest is m. Its counter
+// begins at m.Next, or at 1.
 func Create(f Folder, m Manifest, log *slog.Logger) (*Dir, error) {
-	d := newDir(f, log, &Manifest{Next: 1})
+	d := newDir(f, log, &Manifest{Next: max(m.Next, 1)})
 	return d, d.Commit(func(first *Manifest) error {
 		*first = m
 		return nil
@@ -119,11 +123,33 @@ func (d *Dir) NewFile(k Kind) (uint64, vfs.File, error) {
 	}
 }
 
+// Adopt pins a data file of another state of this history, and creates it if it
+// is not there. The result is nil if it is.
+func (d *Dir) Adopt(f File) (vfs.File, error) {
+	d.removing.Lock()
+	defer d.removing.Unlock()
+	d.mu.Lock()
+	next := d.mu.next
+	d.mu.Unlock()
+	if f.N == 0 || f.N >= next {
+		return nil, fmt.Errorf("%s is no file of this directory: its numbers end at %d", f.Name(), next)
+	}
+	h, err := d.Open(f)
+	switch {
+	case err == nil:
+		d.Pin(f.Kind, f.N)
+		return nil, h.Close()
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	return d.create(f.Kind, f.N)
+}
+
 func (d *Dir) create(k Kind, n uint64) (vfs.File, error) {
 	if err := d.Err(); err != nil {
 		return nil, err
 	}
-	h, err := d.FS.Create(d.join(Name(k, n)))
+	h, err := d.FS.Create(d.Join(Name(k, n)))
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +195,7 @@ func (d *Dir) Unpin(k Kind, n uint64) {
 	free = free && !d.mu.named[name]
 	d.mu.Unlock()
 	if free {
-		d.remove(name)
+		d.free(name)
 	}
 }
 
@@ -200,7 +226,7 @@ func (d *Dir) Commit(edit func(*Manifest) error) error {
 	if err := d.syncNames(); err != nil {
 		return err
 	}
-	if err := d.FS.Rename(d.join(tmp), d.join(Name(ManifestFile, m.N))); err != nil {
+	if err := d.FS.Rename(d.Join(tmp), d.Join(Name(ManifestFile, m.N))); err != nil {
 		return d.fail(err)
 	}
 	if err := d.FS.SyncDir(d.Path); err != nil {
@@ -219,11 +245,11 @@ func (d *Dir) writeTemp(m *Manifest) (name string, err error) {
 		d.mu.next++
 		d.mu.Unlock()
 		m.Next = m.N + 1 + reserve
-		if m.Next >= maxNumber {
+		if m.N >= maxNumber || m.Next >= maxNumber {
 			return "", fmt.Errorf("the file numbers of the store are used up at %d", m.N)
 		}
 		name = Name(TempFile, m.N)
-		h, err := d.FS.Create(d.join(name))
+		h, err := d.FS.Create(d.Join(name))
 		if errors.Is(err, fs.ErrExist) {
 			continue // left by a crash, or somebody else's
 		}
@@ -267,7 +293,7 @@ func (d *Dir) publish(old, m *Manifest) {
 	d.mu.Unlock()
 	slices.Sort(gone)
 	for _, name := range gone {
-		d.remove(name)
+		d.free(name)
 	}
 }
 
@@ -303,7 +329,7 @@ func (d *Dir) WriteSnapshot(s Snapshot) (Entry, error) {
 		return Entry{}, err
 	}
 	e := Entry{
-		N: s.N, ID: s.ID, Nonce: s.Nonce, Seq: s.State.Seq, Time: s.Time,
+		N: s.N, ID: s.ID, Nonce: s.Nonce, Line: s.Line.ID, Seq: s.State.Seq, Time: s.Time,
 		Size: int64(len(b)), CRC: contentCRC(b),
 	}
 	for _, f := range s.State.Files {
@@ -350,6 +376,18 @@ func (d *Dir) fail(err error) error {
 	return d.Err()
 }
 
+// free removes a file unless somebody has begun to need it.
+func (d *Dir) free(name string) {
+	d.removing.Lock()
+	defer d.removing.Unlock()
+	d.mu.Lock()
+	needed := d.mu.named[name] || d.mu.pins[name] > 0
+	d.mu.Unlock()
+	if !needed {
+		d.remove(name)
+	}
+}
+
 // remove removes a file that nothing needs. A file that cannot be removed is
 // an orphan that a later open removes, so a failure is only logged. When it is
 // not known which manifest is on disk nothing is removed: it may need the file.
@@ -357,7 +395,7 @@ func (d *Dir) remove(name string) {
 	if d.Err() != nil {
 		return
 	}
-	if err := d.FS.Remove(d.join(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := d.FS.Remove(d.Join(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.log.Warn("kvstore: cannot remove a file that is no longer needed", "file", name, "error", err)
 	}
 }

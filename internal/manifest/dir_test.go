@@ -6,10 +6,12 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 	"pgregory.net/rapid"
@@ -39,12 +41,23 @@ func newData(t rapid.TB, d *Dir) File {
 	t.Helper()
 	n, h, err := d.NewFile(Log)
 	must(t, err)
-	b := []byte(Name(Log, n))
-	_, err = h.WriteAt(b, 0)
+	return filled(t, d, Log, n, h)
+}
+
+// filled writes its name to a new data file.
+func filled(t rapid.TB, d *Dir, k Kind, n uint64, h vfs.File) File {
+	t.Helper()
+	_, err := h.WriteAt([]byte(Name(k, n)), 0)
 	must(t, err)
 	must(t, d.Sync(h))
 	must(t, h.Close())
-	return File{Kind: Log, N: n, Size: int64(len(b)), CRC: crc32.Checksum(b, castagnoli)}
+	return fileOf(k, n)
+}
+
+// fileOf is a data file whose content is its name.
+func fileOf(k Kind, n uint64) File {
+	b := []byte(Name(k, n))
+	return File{Kind: k, N: n, Size: int64(len(b)), CRC: crc32.Checksum(b, castagnoli)}
 }
 
 // setFiles commits a state of these files.
@@ -105,6 +118,46 @@ func TestCreateAfterCrash(t *testing.T) {
 	wantList(t, d, "LOCK MANIFEST-2")
 	if disk.OpenFiles() != 0 {
 		t.Errorf("%d files are open", disk.OpenFiles())
+	}
+}
+
+// TestCreateWithNext begins the numbers where another directory ended.
+func TestCreateWithNext(t *testing.T) {
+	for _, c := range []struct {
+		next, first uint64
+		names       string // that are there before
+	}{
+		{0, 1, ""},
+		{1, 1, ""},
+		{2, 2, ""},
+		{1000, 1000, ""},
+		{1000, 1001, "tmp-1000"},
+		{1000, 1000, "tmp-1 tmp-999 tmp-2000"},
+		{maxNumber - 2 - reserve, maxNumber - 2 - reserve, ""},
+	} {
+		f, disk := newFolder(t, strings.Fields(c.names)...)
+		d, err := Create(f, Manifest{Next: c.next, Store: 1}, quiet)
+		must(t, err)
+		if m := d.Manifest(); m.N != c.first || m.Next != c.first+1+reserve || m.Store != 1 {
+			t.Errorf("next %d: the first manifest is %+v", c.next, m)
+		}
+		wantSorted(t, d, c.names+" "+Name(ManifestFile, c.first))
+		if c.first > maxNumber/2 {
+			continue
+		}
+		if n := numberOf(d); n != c.first+1 {
+			t.Errorf("next %d: the first number is %d", c.next, n)
+		}
+		if n := numberOf(reopened(t, disk)); n <= c.first+1 {
+			t.Errorf("next %d: the first number after a crash is %d", c.next, n)
+		}
+	}
+	for _, next := range []uint64{maxNumber - 1 - reserve, maxNumber - 1, maxNumber, 1 << 63,
+		math.MaxUint64 - reserve - 1, math.MaxUint64 - reserve, math.MaxUint64 - 1, math.MaxUint64} {
+		f, disk := newFolder(t)
+		if _, err := Create(f, Manifest{Next: next}, quiet); err == nil || list(t, f) != "" || disk.OpenFiles() != 0 {
+			t.Errorf("next %d: %v, the directory holds %q", next, err, list(t, f))
+		}
 	}
 }
 
@@ -294,9 +347,223 @@ func TestPins(t *testing.T) {
 	wantList(t, d, "MANIFEST-13")
 }
 
+func TestAdopt(t *testing.T) {
+	disk := vfs.NewSim()
+	f := Folder{disk, "store"}
+	must(t, disk.Mkdir("store"))
+	d, err := Create(f, Manifest{Next: 100}, quiet)
+	must(t, err)
+	wantList(t, d, "MANIFEST-100")
+	next := d.Manifest().Next
+
+	for _, n := range []uint64{0, 101, 102, next - 1, next, next + 1, math.MaxUint64} {
+		h, err := d.Adopt(File{Kind: Run, N: n})
+		if err == nil || h != nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFailed) || len(d.mu.pins) != 0 {
+			t.Errorf("adopted %d: %v, %v, pins %v", n, h, err, d.mu.pins)
+		}
+	}
+	wantList(t, d, "MANIFEST-100")
+
+	// One that no manifest names goes with its last pin.
+	one := fileOf(Run, 1)
+	wantAdopted(t, d, one, false)
+	wantList(t, d, "1.run MANIFEST-100")
+	must(t, setFiles(d, 1)) // pinned
+	wantList(t, d, "1.run MANIFEST-101")
+	wantAdopted(t, d, one, true)
+	d.Unpin(Run, one.N)
+	wantList(t, d, "1.run MANIFEST-101")
+	d.Unpin(Run, one.N)
+	wantList(t, d, "MANIFEST-101")
+
+	// One that a manifest names stays. 101 is handed out now.
+	two, last := fileOf(Run, 2), fileOf(Run, 101)
+	for _, file := range []File{one, two, last} {
+		wantAdopted(t, d, file, false)
+	}
+	must(t, setFiles(d, 2, one, last))
+	for _, file := range []File{one, last} {
+		d.Unpin(Run, file.N)
+	}
+	wantList(t, d, "1.run 101.run 2.run MANIFEST-102")
+
+	// A crash leaves it, and the one that was not named yet is an orphan.
+	for _, kind := range []vfs.Crash{vfs.Kill, vfs.Power} {
+		for image := range disk.Images(kind, disk.Len(), disk.Len()) {
+			d := reopened(t, image.FS)
+			must(t, d.RemoveOrphans())
+			wantList(t, d, "1.run 101.run MANIFEST-102")
+			must(t, d.Verify(d.Manifest().State))
+			wantAdopted(t, d, one, true)
+			wantAdopted(t, d, two, false)
+		}
+	}
+}
+
+// wantAdopted adopts a file of fileOf, and makes it if it is not there.
+func wantAdopted(t rapid.TB, d *Dir, f File, there bool) {
+	t.Helper()
+	h, err := d.Adopt(f)
+	must(t, err)
+	if (h == nil) != there {
+		t.Fatalf("adopting %s: %v, it was there: %v", f.Name(), h, there)
+	}
+	if h != nil {
+		filled(t, d, f.Kind, f.N, h)
+	}
+	must(t, d.Verify(State{Files: []File{f}}))
+}
+
+// TestAdoptLength: a file that is there may be longer, but not shorter.
+func TestAdoptLength(t *testing.T) {
+	disk := vfs.NewSim()
+	d := createDir(t, disk)
+	f := newData(t, d)
+	d.Pin(Log, f.N)
+	for _, size := range []int64{0, f.Size - 1, f.Size, f.Size + 1, math.MaxInt64} {
+		h, err := d.Adopt(File{Kind: Log, N: f.N, Size: size})
+		pins := 2
+		if size <= f.Size {
+			must(t, err)
+			pins++
+		} else {
+			wantCorrupt(t, err, "2.log", int(f.Size))
+		}
+		if h != nil || d.mu.pins["2.log"] != pins || disk.OpenFiles() != 0 {
+			t.Errorf("%d bytes of %d: %v, %d pins, %d files open", size, f.Size, h, d.mu.pins["2.log"], disk.OpenFiles())
+		}
+		if err == nil {
+			d.Unpin(Log, f.N)
+		}
+	}
+	must(t, d.Verify(State{Files: []File{f}}))
+}
+
+// TestAdoptKeeps adopts a file that a manifest names, alone or for a snapshot:
+// it stays when no manifest names it any more.
+func TestAdoptKeeps(t *testing.T) {
+	d := createDir(t, vfs.NewSim())
+	f := newData(t, d)
+	for _, m := range []Manifest{
+		{State: State{Files: []File{f}}},
+		{Snapshots: []Entry{{N: 1, Files: []FileRef{{Log, f.N, f.Size}}}}},
+	} {
+		set := func(m Manifest) {
+			t.Helper()
+			must(t, d.Commit(func(now *Manifest) error {
+				now.State, now.Snapshots = m.State, m.Snapshots
+				return nil
+			}))
+		}
+		wantAdopted(t, d, f, true)
+		set(m)
+		for d.mu.pins[f.Name()] > 0 {
+			d.Unpin(Log, f.N)
+		}
+		wantAdopted(t, d, f, true)
+		set(Manifest{})
+		wantList(t, d, "2.log "+Name(ManifestFile, d.Manifest().N))
+		must(t, d.Verify(State{Files: []File{f}}))
+		set(m) // and back
+		d.Unpin(Log, f.N)
+		wantAdopted(t, d, f, true)
+		set(Manifest{})
+		d.Unpin(Log, f.N)
+		wantList(t, d, Name(ManifestFile, d.Manifest().N))
+		wantAdopted(t, d, f, false)
+	}
+}
+
+// TestFree is the moment when a file that was to be removed is needed again.
+func TestFree(t *testing.T) {
+	d := createDir(t, vfs.NewSim())
+	f := newData(t, d)
+	d.free(f.Name())
+	wantList(t, d, "2.log MANIFEST-1") // pinned
+	must(t, setFiles(d, 1, f))
+	d.Unpin(Log, f.N)
+	d.free(f.Name())
+	wantList(t, d, "2.log MANIFEST-3") // named
+	d.free("MANIFEST-3")
+	wantList(t, d, "2.log MANIFEST-3")
+}
+
+// slow leaves others time after it opened a file, and before it removes one.
+type slow struct{ vfs.FS }
+
+func (s slow) Open(name string) (vfs.File, error) {
+	h, err := s.FS.Open(name)
+	time.Sleep(10 * time.Microsecond)
+	return h, err
+}
+
+func (s slow) Remove(name string) error {
+	time.Sleep(10 * time.Microsecond)
+	return s.FS.Remove(name)
+}
+
+// TestAdoptRace has a file come and go while others adopt it: it is there from
+// Adopt to Unpin. It is empty, so that nobody sees a part of it.
+func TestAdoptRace(t *testing.T) {
+	const workers, rounds = 4, 200
+	disk := vfs.NewSim()
+	d := createDir(t, slow{disk})
+	f := File{Kind: Run, N: 1}
+	state := State{Files: []File{f}}
+	adopt := func() bool {
+		h, err := d.Adopt(f)
+		if err == nil && h != nil {
+			err = h.Close()
+		}
+		if err == nil {
+			err = d.Verify(state)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return err == nil
+	}
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for range workers {
+		wg.Go(func() {
+			for adopt() {
+				d.Unpin(Run, f.N)
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	stop := sync.OnceFunc(func() {
+		close(done)
+		wg.Wait()
+	})
+	defer stop()
+	for i := uint64(0); i < rounds && adopt(); i++ {
+		must(t, setFiles(d, i, f))
+		if i%2 == 0 { // it goes with its name, else with its pin
+			d.Unpin(Run, f.N)
+			must(t, d.Verify(state))
+		}
+		must(t, setFiles(d, i))
+		if i%2 != 0 {
+			must(t, d.Verify(state))
+			d.Unpin(Run, f.N)
+		}
+	}
+	stop()
+	wantList(t, d, Name(ManifestFile, d.Manifest().N))
+	if len(d.mu.pins) != 0 || disk.OpenFiles() != 0 {
+		t.Errorf("pins %v, %d files open", d.mu.pins, disk.OpenFiles())
+	}
+}
+
 // TestModel makes random changes and crashes, and compares the directory with
 // what must be there: what the manifest names and what is pinned. No name of
-// data is created twice.
+// data is created twice, but for those of runs, which are all adopted.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		disk := vfs.NewSim()
@@ -305,7 +572,7 @@ func TestModel(t *testing.T) {
 		watch := func(disk *vfs.Sim) vfs.FS {
 			return vfs.NewFaulty(disk, func(c vfs.Call) vfs.Fault {
 				k, _, _ := ParseName(strings.TrimPrefix(c.Name, "store/"))
-				if c.Op == "create" && k != TempFile {
+				if c.Op == "create" && k != TempFile && k != Run {
 					if created[c.Name] {
 						twice = append(twice, c.Name)
 					}
@@ -338,6 +605,22 @@ func TestModel(t *testing.T) {
 				f := newData(t, d)
 				files = append(files, f)
 				pinFile(Log, f.N)
+			},
+			"adopt": func(t *rapid.T) {
+				f := fileOf(Run, rapid.Uint64Range(0, 20).Draw(t, "n"))
+				if f.N == 0 || f.N >= d.mu.next {
+					if h, err := d.Adopt(f); err == nil || h != nil {
+						t.Fatalf("adopted %s at %d: %v, %v", f.Name(), d.mu.next, h, err)
+					}
+					return
+				}
+				names, err := disk.List("store")
+				must(t, err)
+				wantAdopted(t, d, f, slices.Contains(names, f.Name()))
+				if !slices.ContainsFunc(files, func(g File) bool { return g.Name() == f.Name() }) {
+					files = append(files, f)
+				}
+				pinFile(Run, f.N)
 			},
 			"commit": func(t *rapid.T) {
 				var state []File

@@ -136,7 +136,8 @@ func checkSticky(t *testing.T, d *Dir, disk *vfs.Sim, cause error) {
 	_, h, err := d.NewFile(Log)
 	_, err2 := d.WriteSnapshot(Snapshot{N: 999})
 	_, err3 := d.Number()
-	for _, err := range []error{err3, d.Err(), setFiles(d, 9), d.Commit(func(*Manifest) error { edited = true; return nil }), err, err2} {
+	adopted, err4 := d.Adopt(File{Kind: Log, N: 1})
+	for _, err := range []error{err3, err4, d.Err(), setFiles(d, 9), d.Commit(func(*Manifest) error { edited = true; return nil }), err, err2} {
 		if !errors.Is(err, ErrFailed) || !errors.Is(err, cause) {
 			t.Errorf("after a failure: %v, want ErrFailed because of %v", err, cause)
 		}
@@ -147,8 +148,8 @@ func checkSticky(t *testing.T, d *Dir, disk *vfs.Sim, cause error) {
 	if !errors.Is(d.Err(), cause) {
 		t.Errorf("the first cause is lost: %v", d.Err())
 	}
-	if h != nil || edited || disk.Dump() != was || disk.Len() != calls || d.Manifest() != m {
-		t.Errorf("a failed directory changed: file %v, edited %v, %d calls\n%s", h, edited, disk.Len()-calls, disk.Dump())
+	if h != nil || adopted != nil || edited || disk.Dump() != was || disk.Len() != calls || d.Manifest() != m {
+		t.Errorf("a failed directory changed: files %v, %v, edited %v, %d calls\n%s", h, adopted, edited, disk.Len()-calls, disk.Dump())
 	}
 }
 
@@ -217,6 +218,12 @@ func TestNewFileFails(t *testing.T) {
 	if _, h, err := d.NewFile(Log); !errors.Is(err, errBoom) || h != nil || d.Err() != nil {
 		t.Errorf("%v, %v, sticky: %v", h, err, d.Err())
 	}
+	if h, err := d.Adopt(File{Kind: Run, N: 1}); !errors.Is(err, errBoom) || h != nil || d.Err() != nil {
+		t.Errorf("%v, %v, sticky: %v", h, err, d.Err())
+	}
+	if len(d.mu.pins) != 0 {
+		t.Errorf("pins: %v", d.mu.pins)
+	}
 	f.op = ""
 	a := newData(t, d)
 	if a.N != 5 {
@@ -224,6 +231,19 @@ func TestNewFileFails(t *testing.T) {
 	}
 	d.Unpin(Log, a.N)
 	wantList(t, d, "2.log MANIFEST-3")
+}
+
+// TestAdoptFails leaves no pin of a file that could not be looked at.
+func TestAdoptFails(t *testing.T) {
+	for _, op := range []string{"open", "size"} {
+		d, f, disk := onFailing(t)
+		f.op, f.name, f.fault = op, "2.log", vfs.Fault{Err: errBoom}
+		h, err := d.Adopt(fileOf(Log, 2))
+		if !errors.Is(err, errBoom) || h != nil || d.Err() != nil || len(d.mu.pins) != 0 || disk.OpenFiles() != 0 {
+			t.Errorf("%s fails: %v, %v, sticky %v, pins %v, %d files open", op, h, err, d.Err(), d.mu.pins, disk.OpenFiles())
+		}
+		wantList(t, d, "2.log MANIFEST-3")
+	}
 }
 
 // TestRemoveFails logs, and leaves the file to the next open.

@@ -11,8 +11,8 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
-// Folder is a store directory as a reader sees it. It holds no lock and
-// changes nothing.
+// Folder is a store directory as a reader sees it. It holds no lock and, but for
+// Clear, changes nothing.
 type Folder struct {
 	FS   vfs.FS
 	Path string
@@ -105,7 +105,7 @@ func (f Folder) Snapshot(e Entry) (*Snapshot, error) {
 // Open opens a data file for reading and checks that it is as long as the
 // state says. The caller checks the checksum.
 func (f Folder) Open(file File) (vfs.File, error) {
-	h, err := f.FS.Open(f.join(file.Name()))
+	h, err := f.FS.Open(f.Join(file.Name()))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &missingError{file.Name(), err}
 	} else if err != nil {
@@ -159,12 +159,13 @@ func (e *missingError) Unwrap() []error {
 	return []error{&CorruptError{File: e.name, Reason: "missing"}, e.err}
 }
 
-func (f Folder) join(name string) string { return path.Join(f.Path, name) }
+// Join returns the path of a file in the folder.
+func (f Folder) Join(name string) string { return path.Join(f.Path, name) }
 
 // read returns the content of a small file, or ErrCorrupt if it has more than
 // limit bytes.
 func (f Folder) read(name string, limit int64) ([]byte, error) {
-	h, err := f.FS.Open(f.join(name))
+	h, err := f.FS.Open(f.Join(name))
 	if err != nil {
 		return nil, err
 	}
@@ -181,4 +182,27 @@ func (f Folder) read(name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	return b, nil
+}
+
+// Clear removes all files of a store but the lock, which the caller holds. What
+// an interrupted Clear leaves has a manifest or is empty.
+func (f Folder) Clear() error {
+	names, err := f.FS.List(f.Path)
+	if err != nil {
+		return err
+	}
+	for _, manifests := range []bool{false, true} {
+		for _, name := range names {
+			k, _, ok := ParseName(name)
+			if ok && k != LockFile && (k == ManifestFile) == manifests {
+				if err := f.FS.Remove(f.Join(name)); err != nil {
+					return err
+				}
+			}
+		}
+		if err := f.FS.SyncDir(f.Path); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -24,10 +24,10 @@ func must(t rapid.TB, err error) {
 // put makes a file, or replaces it.
 func put(t rapid.TB, f Folder, name string, content []byte) {
 	t.Helper()
-	if err := f.FS.Remove(f.join(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := f.FS.Remove(f.Join(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	h, err := f.FS.Create(f.join(name))
+	h, err := f.FS.Create(f.Join(name))
 	must(t, err)
 	_, err = h.WriteAt(content, 0)
 	must(t, err)
@@ -309,13 +309,13 @@ func TestOpenDataFile(t *testing.T) {
 func TestSnapshotFile(t *testing.T) {
 	disk := vfs.NewSim()
 	d := createDir(t, disk)
-	s := Snapshot{N: numberOf(d), ID: 3, Store: 1, Nonce: 4, Parent: "parent", Meta: []byte("meta"), State: State{
+	s := Snapshot{N: numberOf(d), ID: 3, Store: 1, Nonce: 4, Parent: "parent", Meta: []byte("meta"), Line: Line{6, []Fork{{5, 2}}}, State: State{
 		Engine: "memonly", Seq: 17, Files: []File{{Kind: Log, N: 3, Size: 30, CRC: 1}, {Kind: Run, N: 4, Size: 40}},
 	}}
 	e, err := d.WriteSnapshot(s)
 	must(t, err)
 	name := Name(SnapshotFile, s.N)
-	if e.N != s.N || e.ID != 3 || e.Nonce != 4 || e.Seq != 17 || !e.Time.Equal(s.Time) || e.Parent != 0 ||
+	if e.N != s.N || e.ID != 3 || e.Nonce != 4 || e.Seq != 17 || !e.Time.Equal(s.Time) || e.Line != 6 || e.Upload != Local ||
 		!slices.Equal(e.Files, []FileRef{{Log, 3, 30}, {Run, 4, 40}}) {
 		t.Errorf("the entry of %+v is %+v", s, e)
 	}

@@ -11,10 +11,12 @@
 //
 // One counter gives every file its n. A manifest reserves the next numbers, so
 // that the counter never goes back and no name of a data file or snapshot is
-// used twice, not even one that was lost in a crash. The manifest is the one root: a file that it does not name, directly
-// or as part of a snapshot that it names, is an orphan of a crash. Orphans are
-// removed at the next writable open, after that succeeded. Names that are not
-// of these forms belong to somebody else and are left alone.
+// used for another content, not even one that was lost in a crash; a file that
+// was removed may come back from a remote. The manifest is the one root: a file
+// that it does not name, directly or as part of a snapshot that it names, is an
+// orphan of a crash. Orphans are removed at the next writable open, after that
+// succeeded. Names that are not of these forms belong to somebody else and are
+// left alone.
 //
 // A commit writes the whole manifest to tmp-n, syncs it, renames it to
 // MANIFEST-n and syncs the directory; files it names are synced, and the
@@ -30,7 +32,7 @@
 //
 //	magic    8 bytes  "kvstore\x00"
 //	version  2 bytes  of the format, 0
-//	type     2 bytes  'M' or 'S'
+//	type     2 bytes  'M', 'S' or 'R'
 //	length   4 bytes  of the payload
 //	crc      4 bytes  of the 16 bytes before
 //	payload
@@ -40,18 +42,23 @@
 // "damaged" can be told apart. A payload is a sequence of uvarints, bytes
 // (uvarint length, then that many) and 8-byte words:
 //
-//	manifest   n, next: uvarint   store, hash seed: word   base, base seq: uvarint
-//	           state   count: uvarint   entries
-//	entry      n, id: uvarint   nonce: word   parent, seq: uvarint   time: word
-//	           size, crc, count: uvarint   per file: kind, n, size: uvarint
+//	manifest   n, next: uvarint   store, hash seed: word
+//	           flags: uvarint, 1 unfinished, 2 turned   remote, announced: mark
+//	           base, base seq: uvarint   line   state   count: uvarint   entries
+//	mark       epoch, n: uvarint   nonce: word
+//	line       line: word   count: uvarint   per fork: line: word   id: uvarint
+//	entry      n, id: uvarint   nonce: word   line: word   upload, seq: uvarint
+//	           time: word   size, crc, count: uvarint
+//	           per file: kind, n, size: uvarint
 //	snapshot   n, id: uvarint   store, nonce: word   parent ref: bytes
-//	           time: word   meta: bytes   state
+//	           time: word   meta: bytes   line   state
 //	state      engine: bytes   seq: uvarint   private: bytes   count: uvarint   files
 //	file       kind, n, size, crc, records: uvarint   first, last key: bytes
 //	           first, last seq: uvarint
 //
 // Counts and lengths are compared with what is left of the payload before
-// anything is allocated for them, and a payload must be used up exactly.
+// anything is allocated for them, and a payload must be used up exactly. The
+// manifests of snapshots in a bucket have the same frame; see Record.
 package manifest
 
 import (
@@ -59,6 +66,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"time"
 )
 
@@ -93,14 +101,60 @@ type Manifest struct {
 	Next     uint64 // the counter: numbers from here on are free
 	Store    uint64 // random, names the store in refs
 	HashSeed uint64 // random, for the hash functions of the engines
+	// Unfinished says that the state is not what it is to become: a restore
+	// or a migration into this directory is going on, or was interrupted.
+	Unfinished bool
+	// Turned says that the remote has not been told of the last rollback yet.
+	Turned bool
+	// Remote is the newest snapshot of the remote that the history of this
+	// directory has in it, or zero.
+	Remote Mark
+	// Announced is a newer one that may be there: it was to be published.
+	Announced Mark
 	// Base is the N of the snapshot that the state descends from, 0 for the
-	// empty beginning. It is the newest snapshot of the current line: its
-	// chain of parents is that line, and a snapshot outside it is abandoned.
+	// empty beginning. It is the newest snapshot of Line.
 	Base uint64
 	// BaseSeq is the sequence number at which the state equalled its base.
 	BaseSeq   uint64
+	Line      Line // a snapshot that is not on it is abandoned
 	State     State
 	Snapshots []Entry // in the order in which they were installed
+}
+
+// Line is a line of history. Going back to a snapshot that is not the newest
+// of its line begins a new one, which has the old ones up to its forks.
+type Line struct {
+	ID    uint64 // random
+	Forks []Fork // where the lines before were left, the oldest first
+}
+
+// Fork is the place where a line was left.
+type Fork struct{ Line, Snapshot uint64 } // the id of the last snapshot before
+
+// Has reports whether a snapshot of a line, by its id, is on this one.
+func (l Line) Has(line, id uint64) bool {
+	return line == l.ID || slices.ContainsFunc(l.Forks, func(f Fork) bool { return f.Line == line && id <= f.Snapshot })
+}
+
+// Fork returns a new line that leaves this one behind the snapshot of that id.
+func (l Line) Fork(line, id uint64) Line {
+	return Line{line, append(slices.Clip(l.Forks), Fork{l.ID, id})}
+}
+
+// Upload says what is to become of a snapshot at the remote.
+type Upload uint8
+
+// What may become of a snapshot.
+const (
+	Local   Upload = iota // it stays here
+	Pending               // it is to be uploaded
+	Done                  // it is at the remote too
+)
+
+// Mark tells a snapshot of a remote from all others.
+type Mark struct {
+	Key
+	Nonce uint64
 }
 
 // Entry is what a manifest knows of a snapshot.
@@ -108,7 +162,8 @@ type Entry struct {
 	N      uint64 // of its SNAPSHOT file
 	ID     uint64
 	Nonce  uint64
-	Parent uint64 // N of the nearest ancestor that is kept, 0 for the empty beginning
+	Line   uint64 // that it was taken on
+	Upload Upload
 	Seq    uint64
 	Time   time.Time
 	Size   int64  // of the SNAPSHOT file
@@ -132,6 +187,7 @@ type Snapshot struct {
 	Parent string // ref of the snapshot that it descends from, "" for none
 	Time   time.Time
 	Meta   []byte
+	Line   Line // that it is the newest of
 	State  State
 }
 
@@ -140,6 +196,7 @@ const (
 	headerSize   = 20
 	typeManifest = 'M'
 	typeSnapshot = 'S'
+	typeRecord   = 'R'
 )
 
 var (
@@ -160,13 +217,17 @@ func (m *Manifest) Encode() []byte {
 	b = appendUvarints(b, m.N, m.Next)
 	b = binary.LittleEndian.AppendUint64(b, m.Store)
 	b = binary.LittleEndian.AppendUint64(b, m.HashSeed)
+	b = appendUvarints(b, bit(m.Unfinished)|bit(m.Turned)<<1)
+	b = appendMark(appendMark(b, m.Remote), m.Announced)
 	b = appendUvarints(b, m.Base, m.BaseSeq)
+	b = appendLine(b, m.Line)
 	b = appendState(b, m.State)
 	b = appendUvarints(b, uint64(len(m.Snapshots)))
 	for _, e := range m.Snapshots {
 		b = appendUvarints(b, e.N, e.ID)
 		b = binary.LittleEndian.AppendUint64(b, e.Nonce)
-		b = appendUvarints(b, e.Parent, e.Seq)
+		b = binary.LittleEndian.AppendUint64(b, e.Line)
+		b = appendUvarints(b, uint64(e.Upload), e.Seq)
 		b = appendTime(b, e.Time)
 		b = appendUvarints(b, uint64(e.Size), uint64(e.CRC), uint64(len(e.Files)))
 		for _, f := range e.Files {
@@ -182,16 +243,15 @@ func DecodeManifest(name string, b []byte) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manifest{
-		N: d.uvarint(), Next: d.uvarint(),
-		Store: d.word(), HashSeed: d.word(),
-		Base: d.uvarint(), BaseSeq: d.uvarint(),
-		State: d.state(),
-	}
-	for range d.count(1 + 1 + 8 + 1 + 1 + 8 + 1 + 1 + 1) {
+	m := &Manifest{N: d.uvarint(), Next: d.uvarint(), Store: d.word(), HashSeed: d.word()}
+	flags := d.upTo(3, "flag")
+	m.Unfinished, m.Turned = flags&1 != 0, flags&2 != 0
+	m.Remote, m.Announced = d.mark(), d.mark()
+	m.Base, m.BaseSeq, m.Line, m.State = d.uvarint(), d.uvarint(), d.line(), d.state()
+	for range d.count(1 + 1 + 8 + 8 + 1 + 1 + 8 + 1 + 1 + 1) {
 		e := Entry{
-			N: d.uvarint(), ID: d.uvarint(), Nonce: d.word(),
-			Parent: d.uvarint(), Seq: d.uvarint(), Time: d.time(),
+			N: d.uvarint(), ID: d.uvarint(), Nonce: d.word(), Line: d.word(),
+			Upload: Upload(d.upTo(uint64(Done), "kind of upload")), Seq: d.uvarint(), Time: d.time(),
 			Size: d.size(), CRC: d.crc(),
 		}
 		for range d.count(3) {
@@ -203,12 +263,12 @@ func DecodeManifest(name string, b []byte) (*Manifest, error) {
 	return m, d.close()
 }
 
-// check refuses chains of parents that do not end, or lead nowhere.
+// check refuses snapshots that are there twice, and a base that is not there.
 func (m *Manifest) check(d *decoder) {
 	known := map[uint64]bool{0: true}
 	for _, e := range m.Snapshots {
-		if known[e.N] || !known[e.Parent] {
-			d.fail("a snapshot is there twice or before its parent")
+		if known[e.N] {
+			d.fail("a snapshot is there twice")
 		}
 		known[e.N] = true
 	}
@@ -218,16 +278,17 @@ func (m *Manifest) check(d *decoder) {
 }
 
 // Encode returns the snapshot as it is stored.
-func (s *Snapshot) Encode() []byte {
-	b := begin(typeSnapshot)
+func (s *Snapshot) Encode() []byte { return end(appendSnapshot(begin(typeSnapshot), s)) }
+
+func appendSnapshot(b []byte, s *Snapshot) []byte {
 	b = appendUvarints(b, s.N, s.ID)
 	b = binary.LittleEndian.AppendUint64(b, s.Store)
 	b = binary.LittleEndian.AppendUint64(b, s.Nonce)
 	b = appendBytes(b, []byte(s.Parent))
 	b = appendTime(b, s.Time)
 	b = appendBytes(b, s.Meta)
-	b = appendState(b, s.State)
-	return end(b)
+	b = appendLine(b, s.Line)
+	return appendState(b, s.State)
 }
 
 // DecodeSnapshot decodes a SNAPSHOT file; name is for errors.
@@ -236,11 +297,8 @@ func DecodeSnapshot(name string, b []byte) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{
-		N: d.uvarint(), ID: d.uvarint(), Store: d.word(), Nonce: d.word(),
-		Parent: string(d.bytes()), Time: d.time(), Meta: d.bytes(), State: d.state(),
-	}
-	return s, d.close()
+	s := d.snapshot()
+	return &s, d.close()
 }
 
 func begin(typ uint16) []byte {
@@ -270,6 +328,27 @@ func appendBytes(b, v []byte) []byte {
 
 func appendTime(b []byte, t time.Time) []byte {
 	return binary.LittleEndian.AppendUint64(b, uint64(t.UnixNano()))
+}
+
+func appendMark(b []byte, m Mark) []byte {
+	return binary.LittleEndian.AppendUint64(appendUvarints(b, m.Epoch, m.N), m.Nonce)
+}
+
+func appendLine(b []byte, l Line) []byte {
+	b = binary.LittleEndian.AppendUint64(b, l.ID)
+	b = appendUvarints(b, uint64(len(l.Forks)))
+	for _, f := range l.Forks {
+		b = binary.LittleEndian.AppendUint64(b, f.Line)
+		b = appendUvarints(b, f.Snapshot)
+	}
+	return b
+}
+
+func bit(v bool) uint64 {
+	if v {
+		return 1
+	}
+	return 0
 }
 
 func appendState(b []byte, s State) []byte {

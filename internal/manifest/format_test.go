@@ -16,6 +16,11 @@ import (
 	"pgregory.net/rapid"
 )
 
+// sampleLine has two forks.
+func sampleLine() Line {
+	return Line{ID: 0x3132333435363738, Forks: []Fork{{Line: 0x4142434445464748, Snapshot: 1}, {Line: math.MaxUint64, Snapshot: 300}}}
+}
+
 // sampleState uses every field, with numbers of several lengths.
 func sampleState() State {
 	return State{
@@ -29,12 +34,15 @@ func sampleState() State {
 
 func sampleManifest() *Manifest {
 	return &Manifest{
-		N: 9, Next: 200, Store: 0x0102030405060708, HashSeed: 0x1112131415161718, Base: 5, BaseSeq: 250,
-		State: sampleState(),
+		N: 9, Next: 200, Store: 0x0102030405060708, HashSeed: 0x1112131415161718,
+		Unfinished: true, Turned: true, Remote: Mark{Key{Epoch: 7, N: 400}, 0x5152535455565758},
+		Announced: Mark{Key{Epoch: 8, N: 401}, 0x6162636465666768},
+		Base:      5, BaseSeq: 250, Line: sampleLine(), State: sampleState(),
 		Snapshots: []Entry{
-			{N: 5, ID: 1, Nonce: 0x2122232425262728, Seq: 250, Time: time.Unix(0, 1700000000123456789), Size: 77, CRC: 12345,
+			{N: 5, ID: 1, Nonce: 0x2122232425262728, Line: 0x4142434445464748, Upload: Pending, Seq: 250,
+				Time: time.Unix(0, 1700000000123456789), Size: 77, CRC: 12345,
 				Files: []FileRef{{Log, 3, 500}, {Segment, 4, 600}}},
-			{N: 8, ID: math.MaxUint64, Nonce: math.MaxUint64, Parent: 5, Seq: 300, Time: time.Unix(0, -1), Size: math.MaxInt64, CRC: math.MaxUint32},
+			{N: 8, ID: math.MaxUint64, Nonce: math.MaxUint64, Line: math.MaxUint64, Upload: Done, Seq: 300, Time: time.Unix(0, -1), Size: math.MaxInt64, CRC: math.MaxUint32},
 		},
 	}
 }
@@ -42,11 +50,24 @@ func sampleManifest() *Manifest {
 func sampleSnapshot() *Snapshot {
 	return &Snapshot{
 		N: 5, ID: 1, Store: 0x0102030405060708, Nonce: 0x2122232425262728, Parent: "the parent's ref",
-		Time: time.Unix(0, 1700000000123456789), Meta: []byte("offset 42"), State: sampleState(),
+		Time: time.Unix(0, 1700000000123456789), Meta: []byte("offset 42"), Line: sampleLine(), State: sampleState(),
 	}
 }
 
-// form is one of the two kinds of files.
+// sampleRecord has files in objects and in the inline bytes.
+func sampleRecord() *Record {
+	return &Record{
+		Key: Key{Epoch: 7, N: 400}, Nonce: 0x5152535455565758, HashSeed: 0x1112131415161718, Floor: 390, Snapshot: *sampleSnapshot(),
+		Objects: []Object{{Key{6, 1 << 40}, 1200}, {Key{7, 399}, math.MaxInt64}},
+		Parts: [][]Part{
+			{{Object: 0, Offset: 210, Size: 990, CRC: 12345}, {Object: 2, Offset: 3, Size: 10, CRC: 0xdeadbeef}},
+			{{Object: 1, Offset: 300, Size: math.MaxInt64 - 300, CRC: math.MaxUint32}, {Object: 1, Offset: 0, Size: 300}},
+		},
+		Inline: []byte("in the record"),
+	}
+}
+
+// form is one of the three kinds of files.
 type form struct {
 	name   string
 	typ    uint16
@@ -63,6 +84,9 @@ func forms() []form {
 		{"SNAPSHOT-5", typeSnapshot, sampleSnapshot().Encode(),
 			func(b []byte) (any, error) { return DecodeSnapshot("SNAPSHOT-5", b) },
 			func(v any) []byte { return v.(*Snapshot).Encode() }},
+		{"7-400", typeRecord, sampleRecord().Encode(),
+			func(b []byte) (any, error) { return DecodeRecord("7-400", b) },
+			func(v any) []byte { return v.(*Record).Encode() }},
 	}
 }
 
@@ -99,6 +123,21 @@ var (
 		}
 		return b
 	})
+	key  = rapid.Custom(func(t *rapid.T) Key { return Key{number.Draw(t, "epoch"), number.Draw(t, "n")} })
+	line = rapid.Custom(func(t *rapid.T) Line {
+		l := Line{ID: number.Draw(t, "line")}
+		for range rapid.IntRange(0, 3).Draw(t, "forks") {
+			l.Forks = append(l.Forks, Fork{number.Draw(t, "line"), number.Draw(t, "snapshot")})
+		}
+		return l
+	})
+	snapshot = rapid.Custom(func(t *rapid.T) Snapshot {
+		return Snapshot{
+			N: number.Draw(t, "n"), ID: number.Draw(t, "id"), Store: number.Draw(t, "store"), Nonce: number.Draw(t, "nonce"),
+			Parent: rapid.String().Draw(t, "parent"), Time: times.Draw(t, "time"), Meta: blob.Draw(t, "meta"),
+			Line: line.Draw(t, "line"), State: state.Draw(t, "state"),
+		}
+	})
 	state = rapid.Custom(func(t *rapid.T) State {
 		s := State{Engine: rapid.String().Draw(t, "engine"), Seq: number.Draw(t, "seq"), Private: blob.Draw(t, "private")}
 		for range rapid.IntRange(0, 4).Draw(t, "files") {
@@ -116,14 +155,18 @@ func TestManifestRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &Manifest{
 			N: number.Draw(t, "n"), Next: number.Draw(t, "next"), Store: number.Draw(t, "store"), HashSeed: number.Draw(t, "seed"),
-			BaseSeq: number.Draw(t, "base seq"), State: state.Draw(t, "state"),
+			Unfinished: rapid.Bool().Draw(t, "unfinished"), Turned: rapid.Bool().Draw(t, "turned"),
+			Remote:    Mark{key.Draw(t, "remote"), number.Draw(t, "nonce")},
+			Announced: Mark{key.Draw(t, "announced"), number.Draw(t, "nonce")},
+			BaseSeq:   number.Draw(t, "base seq"), Line: line.Draw(t, "line"), State: state.Draw(t, "state"),
 		}
 		known := []uint64{0}
 		for range rapid.IntRange(0, 4).Draw(t, "snapshots") {
 			e := Entry{
 				N:  number.Filter(func(n uint64) bool { return !slices.Contains(known, n) }).Draw(t, "n"),
-				ID: number.Draw(t, "id"), Nonce: number.Draw(t, "nonce"), Parent: rapid.SampledFrom(known).Draw(t, "parent"),
-				Seq: number.Draw(t, "seq"), Time: times.Draw(t, "time"), Size: size.Draw(t, "size"), CRC: rapid.Uint32().Draw(t, "crc"),
+				ID: number.Draw(t, "id"), Nonce: number.Draw(t, "nonce"), Line: number.Draw(t, "line"),
+				Upload: rapid.SampledFrom([]Upload{Local, Pending, Done}).Draw(t, "upload"),
+				Seq:    number.Draw(t, "seq"), Time: times.Draw(t, "time"), Size: size.Draw(t, "size"), CRC: rapid.Uint32().Draw(t, "crc"),
 			}
 			for range rapid.IntRange(0, 4).Draw(t, "files") {
 				e.Files = append(e.Files, FileRef{kind.Draw(t, "kind"), number.Draw(t, "n"), size.Draw(t, "size")})
@@ -139,16 +182,14 @@ func TestManifestRoundTrip(t *testing.T) {
 	})
 }
 
-// TestBrokenChains: what a decoded manifest says of parents can be followed.
-func TestBrokenChains(t *testing.T) {
+// TestBadSnapshots: the numbers of a decoded manifest's snapshots are theirs
+// alone, and that of the base is one of them.
+func TestBadSnapshots(t *testing.T) {
 	for name, m := range map[string]Manifest{
-		"a cycle":          {Snapshots: []Entry{{N: 1, Parent: 2}, {N: 2, Parent: 1}}},
-		"its own parent":   {Snapshots: []Entry{{N: 1, Parent: 1}}},
-		"no such parent":   {Snapshots: []Entry{{N: 1, Parent: 7}}},
-		"twice":            {Snapshots: []Entry{{N: 1}, {N: 1}}},
-		"number 0":         {Snapshots: []Entry{{N: 0}}},
-		"no such base":     {Base: 7},
-		"an unknown child": {Base: 2, Snapshots: []Entry{{N: 1}}},
+		"twice":         {Snapshots: []Entry{{N: 1}, {N: 2}, {N: 1, ID: 3}}},
+		"number 0":      {Snapshots: []Entry{{N: 0}}},
+		"no such base":  {Base: 7},
+		"the base's ID": {Base: 2, Snapshots: []Entry{{N: 1, ID: 2}}},
 	} {
 		if _, err := DecodeManifest("MANIFEST-1", m.Encode()); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v, want ErrCorrupt", name, err)
@@ -158,12 +199,9 @@ func TestBrokenChains(t *testing.T) {
 
 func TestSnapshotRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := &Snapshot{
-			N: number.Draw(t, "n"), ID: number.Draw(t, "id"), Store: number.Draw(t, "store"), Nonce: number.Draw(t, "nonce"),
-			Parent: rapid.String().Draw(t, "parent"), Time: times.Draw(t, "time"), Meta: blob.Draw(t, "meta"), State: state.Draw(t, "state"),
-		}
+		s := snapshot.Draw(t, "snapshot")
 		got, err := DecodeSnapshot("SNAPSHOT-1", s.Encode())
-		if err != nil || !reflect.DeepEqual(got, s) {
+		if err != nil || !reflect.DeepEqual(*got, s) {
 			t.Fatalf("%+v\nis read as\n%+v, %v", s, got, err)
 		}
 	})
@@ -267,10 +305,14 @@ func TestNewerVersion(t *testing.T) {
 }
 
 func TestTypesAreNotMixedUp(t *testing.T) {
-	_, err := DecodeManifest("MANIFEST-5", sampleSnapshot().Encode())
-	wantCorrupt(t, err, "MANIFEST-5", headerSize)
-	_, err = DecodeSnapshot("SNAPSHOT-9", sampleManifest().Encode())
-	wantCorrupt(t, err, "SNAPSHOT-9", headerSize)
+	for _, f := range forms() {
+		for _, other := range forms() {
+			if other.typ != f.typ {
+				_, err := f.decode(other.sample)
+				wantCorrupt(t, err, f.name, headerSize)
+			}
+		}
+	}
 }
 
 // TestPayloadCutOff cuts the payload at every byte, with checksums that fit.
@@ -299,13 +341,14 @@ func TestPayloadCutOff(t *testing.T) {
 func TestPayloadOutOfRange(t *testing.T) {
 	const (
 		max64  = math.MaxUint64
-		fields = 2 + 8 + 8 + 1 + 8 + 1 // of a snapshot, before the state
+		fields = 2 + 8 + 8 + 1 + 8 + 1 + 8 + 1 // of a snapshot, before the state
 	)
 	word := make([]byte, 8)
 	snapshot := func(state ...uint64) []byte {
 		b := appendUvarints(nil, 1, 1)
 		b = append(append(b, word...), word...)
 		b = append(append(appendBytes(b, nil), word...), 0)
+		b = append(append(b, word...), 0)
 		return appendUvarints(b, state...)
 	}
 	good := []uint64{0, 1, 0, 1, 1, 7, 5, 5, 1, 0, 0, 1, 1} // engine, seq, private, count; kind n size crc records keys seqs
@@ -353,12 +396,46 @@ func TestPayloadOutOfRange(t *testing.T) {
 	}
 }
 
+// TestUnknownValues puts values into a manifest that its flags and its kinds of
+// upload may not have.
+func TestUnknownValues(t *testing.T) {
+	one := &Manifest{Snapshots: []Entry{{N: 1}}}
+	payload := payloadOf(one.Encode())
+	for _, c := range []struct {
+		name string
+		at   int
+		max  uint64
+	}{
+		{"flags", 1 + 1 + 8 + 8, 3},
+		{"upload", len(payload) - (1 + 1 + 8 + 1 + 1 + 1), uint64(Done)},
+	} {
+		for _, v := range []uint64{0, 1, 2, 3, 4, 5, 127, 128, 256, 257, 1 << 32, 1<<32 + 1, math.MaxUint64} {
+			b := sealed(typeManifest, append(appendUvarints(bytes.Clone(payload[:c.at]), v), payload[c.at+1:]...))
+			m, err := DecodeManifest("MANIFEST-1", b)
+			if v > c.max {
+				wantCorrupt(t, err, "MANIFEST-1", len(b))
+			} else if err != nil || !bytes.Equal(m.Encode(), b) {
+				t.Errorf("%s %d: %+v, %v", c.name, v, m, err)
+			}
+		}
+	}
+}
+
+// TestFlags has each flag alone: a round trip would not tell them apart.
+func TestFlags(t *testing.T) {
+	for want, m := range []Manifest{{}, {Unfinished: true}, {Turned: true}, {Unfinished: true, Turned: true}} {
+		if got := payloadOf(m.Encode())[1+1+8+8]; int(got) != want {
+			t.Errorf("unfinished %v, turned %v: flags %d, want %d", m.Unfinished, m.Turned, got, want)
+		}
+	}
+}
+
 // TestDecoderStops checks that nothing is decoded after the first error.
 func TestDecoderStops(t *testing.T) {
 	d := &decoder{name: "x", b: bytes.Repeat([]byte{1}, 100), at: 7}
 	d.fail("first")
 	if d.uvarint() != 0 || d.word() != 0 || d.bytes() != nil || d.count(1) != 0 || d.size() != 0 || d.crc() != 0 ||
-		!reflect.DeepEqual(d.state(), State{}) {
+		d.upTo(9, "digit") != 0 || d.key() != (Key{}) || !reflect.DeepEqual(d.snapshot(), Snapshot{Time: time.Unix(0, 0)}) {
 		t.Error("a decoder goes on after an error")
 	}
 	var c *CorruptError
@@ -379,41 +456,71 @@ func allocated(f func()) uint64 {
 // TestCountsDoNotAllocate has payloads whose counts and lengths promise more
 // than there is.
 func TestCountsDoNotAllocate(t *testing.T) {
-	word := make([]byte, 8)
-	manifest := append(appendUvarints(nil, 1, 2), append(word, word...)...)
-	manifest = appendUvarints(manifest, 0, 0)
-	snapshot := append(appendUvarints(nil, 1, 1), append(word, word...)...)
-	entry := appendUvarints(append(appendUvarints(append(appendUvarints(nil, 1, 1), word...), 0, 0), word...), 0, 0)
-	for _, n := range []uint64{1 << 12, 1 << 20, 1 << 24, math.MaxInt64, math.MaxUint64} {
-		for what, b := range map[string][]byte{
-			"files":             sealed(typeManifest, appendUvarints(manifest, 0, 0, 0, n)),
-			"engine":            sealed(typeManifest, appendUvarints(manifest, n)),
-			"private":           sealed(typeManifest, appendUvarints(manifest, 0, 0, n)),
-			"snapshots":         sealed(typeManifest, appendUvarints(manifest, 0, 0, 0, 0, n)),
-			"files of snapshot": sealed(typeManifest, appendUvarints(append(appendUvarints(manifest, 0, 0, 0, 0, 1), entry...), n)),
-			"parent":            sealed(typeSnapshot, appendUvarints(snapshot, n)),
-			"meta":              sealed(typeSnapshot, appendUvarints(append(appendUvarints(snapshot, 0), word...), n)),
-		} {
+	forms := forms()
+	manifest, snapshot, record := forms[0], forms[1], forms[2]
+	one := &Manifest{Snapshots: []Entry{{N: 1}}}
+	file := &Record{Snapshot: Snapshot{State: State{Files: []File{{Kind: Log}}}}, Parts: [][]Part{nil}}
+	for what, c := range map[string]struct {
+		form
+		file []byte
+		tail int // bytes from the count to the end of the payload
+	}{
+		"forks":             {manifest, new(Manifest).Encode(), 6},
+		"engine":            {manifest, new(Manifest).Encode(), 5},
+		"private":           {manifest, new(Manifest).Encode(), 3},
+		"files":             {manifest, new(Manifest).Encode(), 2},
+		"snapshots":         {manifest, new(Manifest).Encode(), 1},
+		"files of snapshot": {manifest, one.Encode(), 1},
+		"parent":            {snapshot, new(Snapshot).Encode(), 1 + 8 + 1 + 9 + 4},
+		"meta":              {snapshot, new(Snapshot).Encode(), 1 + 9 + 4},
+		"forks of snapshot": {snapshot, new(Snapshot).Encode(), 1 + 4},
+		"objects":           {record, new(Record).Encode(), 2},
+		"parts":             {record, file.Encode(), 2},
+		"inline":            {record, file.Encode(), 1},
+	} {
+		payload := payloadOf(c.file)
+		for _, n := range []uint64{1 << 12, 1 << 20, 1 << 24, math.MaxInt64, math.MaxUint64} {
+			b := sealed(c.typ, appendUvarints(bytes.Clone(payload[:len(payload)-c.tail]), n))
 			var err error
-			bytes := allocated(func() {
-				if what == "parent" || what == "meta" {
-					_, err = DecodeSnapshot("SNAPSHOT-1", b)
-				} else {
-					_, err = DecodeManifest("MANIFEST-1", b)
-				}
-			})
-			if !errors.Is(err, ErrCorrupt) || bytes > 64<<10 {
+			bytes := allocated(func() { _, err = c.decode(b) })
+			var corrupt *CorruptError
+			if !errors.As(err, &corrupt) || corrupt.Offset != int64(len(b)-4) || bytes > 64<<10 {
 				t.Errorf("%s: %d of them in a file of %d bytes: %v, %d bytes allocated", what, n, len(b), err, bytes)
 			}
 		}
 	}
 	// A header that promises 4 GiB.
-	for _, f := range forms() {
+	for _, f := range forms {
 		b := append(header(0, f.typ, math.MaxUint32), f.sample[headerSize:]...)
 		var err error
 		bytes := allocated(func() { _, err = f.decode(b) })
 		if !errors.Is(err, ErrCorrupt) || bytes > 64<<10 {
 			t.Errorf("%s of 4 GiB: %v, %d bytes allocated", f.name, err, bytes)
+		}
+	}
+}
+
+// TestSmallItems has many items of the least bytes: their counts are not taken
+// for more than there is.
+func TestSmallItems(t *testing.T) {
+	const n = 100
+	s := Snapshot{
+		Line:  Line{Forks: make([]Fork, 10*n)},
+		State: State{Files: slices.Repeat([]File{{Kind: Log}}, n)},
+	}
+	m := &Manifest{Line: s.Line, State: s.State}
+	r := &Record{Snapshot: s, Objects: make([]Object, 10*n), Parts: make([][]Part, n)}
+	r.Snapshot.State.Files[n-1].Size = n
+	r.Objects[0].Size = 1
+	r.Parts[n-1] = slices.Repeat([]Part{{Size: 1}}, n)
+	for i := range uint64(n) {
+		m.Snapshots = append(m.Snapshots, Entry{N: i + 1})
+	}
+	m.Snapshots[n-1].Files = slices.Repeat([]FileRef{{Kind: Log}}, n)
+	for i, b := range [][]byte{m.Encode(), s.Encode(), r.Encode()} {
+		f := forms()[i]
+		if got, err := f.decode(b); err != nil || !bytes.Equal(f.encode(got), b) {
+			t.Errorf("%s of small items: %+v, %v", f.name, got, err)
 		}
 	}
 }

@@ -43,3 +43,4 @@ func fuzz(f *testing.F, form form) {
 
 func FuzzManifest(f *testing.F) { fuzz(f, forms()[0]) }
 func FuzzSnapshot(f *testing.F) { fuzz(f, forms()[1]) }
+func FuzzRecord(f *testing.F)   { fuzz(f, forms()[2]) }

@@ -30,6 +30,34 @@ func (a *annotation) bytes(names ...string) {
 	}
 }
 
+func (a *annotation) words(names ...string) {
+	for _, name := range names {
+		a.Take(8, "%s", name)
+	}
+}
+
+func (a *annotation) line(l Line) {
+	a.WriteString("# line\n")
+	a.words("line")
+	a.uvarints("forks")
+	for i := range l.Forks {
+		fmt.Fprintf(a, "# fork %d\n", i)
+		a.words("line")
+		a.uvarints("id of the last snapshot")
+	}
+}
+
+func (a *annotation) snapshot(s Snapshot) {
+	a.uvarints("n", "id")
+	a.words("store", "nonce")
+	a.bytes("ref of the parent")
+	a.words("time")
+	a.bytes("meta")
+	a.line(s.Line)
+	a.WriteString("# state\n")
+	a.state(s.State)
+}
+
 func (a *annotation) state(s State) {
 	a.bytes("engine")
 	a.uvarints("seq")
@@ -62,9 +90,14 @@ func TestGoldenManifest(t *testing.T) {
 	a := annotate(m.Encode())
 	a.header()
 	a.uvarints("n", "next")
-	a.Take(8, "store")
-	a.Take(8, "hash seed")
+	a.words("store", "hash seed")
+	a.uvarints("flags")
+	for _, mark := range []string{"remote", "announced"} {
+		a.uvarints("epoch of "+mark, "n of "+mark)
+		a.words("nonce of " + mark)
+	}
 	a.uvarints("base", "base seq")
+	a.line(m.Line)
 	a.WriteString("# state\n")
 	a.state(m.State)
 	a.WriteString("# snapshots\n")
@@ -72,9 +105,9 @@ func TestGoldenManifest(t *testing.T) {
 	for i, e := range m.Snapshots {
 		fmt.Fprintf(a, "# snapshot %d\n", i)
 		a.uvarints("n", "id")
-		a.Take(8, "nonce")
-		a.uvarints("parent", "seq")
-		a.Take(8, "time")
+		a.words("nonce", "line")
+		a.uvarints("upload", "seq")
+		a.words("time")
 		a.uvarints("size", "crc", "files")
 		for range e.Files {
 			a.uvarints("kind", "n", "size")
@@ -91,17 +124,41 @@ func TestGoldenSnapshot(t *testing.T) {
 	s := sampleSnapshot()
 	a := annotate(s.Encode())
 	a.header()
-	a.uvarints("n", "id")
-	a.Take(8, "store")
-	a.Take(8, "nonce")
-	a.bytes("ref of the parent")
-	a.Take(8, "time")
-	a.bytes("meta")
-	a.WriteString("# state\n")
-	a.state(s.State)
+	a.snapshot(*s)
 	a.footer()
 	got, err := DecodeSnapshot("SNAPSHOT-5", a.Compare(t, "snapshot.txt"))
 	if err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("the file is read as\n%+v, %v; want\n%+v", got, err, s)
+	}
+}
+
+func TestGoldenRecord(t *testing.T) {
+	r := sampleRecord()
+	a := annotate(r.Encode())
+	a.header()
+	a.uvarints("epoch", "n")
+	a.words("nonce", "hash seed")
+	a.uvarints("floor")
+	a.WriteString("# snapshot\n")
+	a.snapshot(r.Snapshot)
+	a.WriteString("# objects\n")
+	a.uvarints("count")
+	for i := range r.Objects {
+		fmt.Fprintf(a, "# object %d\n", i)
+		a.uvarints("epoch", "n", "size")
+	}
+	for i, f := range r.Snapshot.State.Files {
+		fmt.Fprintf(a, "# parts of file %d: %s\n", i, f.Name())
+		a.uvarints("count")
+		for range r.Parts[i] {
+			a.uvarints("object", "offset", "size", "crc")
+		}
+	}
+	a.WriteString("# inline\n")
+	a.bytes("inline")
+	a.footer()
+	got, err := DecodeRecord("7-400", a.Compare(t, "record.txt"))
+	if err != nil || !reflect.DeepEqual(got, r) {
+		t.Errorf("the file is read as\n%+v, %v; want\n%+v", got, err, r)
 	}
 }
