@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/nikosgavalas/kvstore/internal/checkpoint"
 	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 	"github.com/nikosgavalas/kvstore/internal/vfs"
@@ -31,6 +32,9 @@ var (
 	// ErrNotStore means that a directory holds something else than a store. It
 	// was not touched.
 	ErrNotStore = manifest.ErrNotStore
+	// ErrExists means that a directory that was to become a store is one already.
+	// It was not touched.
+	ErrExists = errors.New("the directory holds a store already")
 	// ErrVersion means that a newer version of this package wrote the
 	// directory. It was not touched.
 	ErrVersion = manifest.ErrVersion
@@ -59,11 +63,11 @@ var (
 	// ErrBusy means that too many snapshots wait for completion.
 	ErrBusy = errors.New("too many snapshots are waiting to be completed")
 
-	// The two that only a store with a remote returns, of which this version
-	// has none: ErrFenced means that another writer has taken over the remote.
-	ErrFenced = errors.New("another writer has taken over")
+	// ErrFenced means that another writer has taken over the remote: a store of
+	// another directory, or of a copy of this one. Nothing more is uploaded.
+	ErrFenced = checkpoint.ErrFenced
 	// ErrDiverged means that the newest snapshot of the remote is no ancestor
-	// of this directory.
+	// of this directory. Nothing is uploaded; Restore makes a directory that is.
 	ErrDiverged = errors.New("the directory and the remote have different histories")
 )
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nikosgavalas/kvstore/bucket"
 	"github.com/nikosgavalas/kvstore/internal/appendlog"
 	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/hybridlog"
@@ -30,6 +31,7 @@ const KeepAll = math.MaxInt
 const (
 	defaultRetain = 3
 	defaultMemory = 64 << 20
+	defaultGrace  = 10 * time.Minute
 	minMemory     = 1 << 20
 	minSegment    = 4 << 10
 )
@@ -57,6 +59,26 @@ type Options struct {
 	// MiB, and less than 1 MiB is refused. MemOnly cannot obey it: it needs as
 	// much memory as the data.
 	MemoryBytes int64
+
+	// Remote is where snapshots are uploaded to; nil stands for nowhere. One
+	// store at a time may write to it, and it keeps the history of one state:
+	// give each its own bucket or prefix. Open makes no request; the first
+	// upload claims the remote, and another store that had claimed it before is
+	// fenced.
+	//
+	// A snapshot is complete when it is at the remote. In the directory only the
+	// newest of those is kept, to roll back to at once, with the ones that are on
+	// their way and those of LocalOnly, of which Retain says how many.
+	Remote bucket.Bucket
+
+	// Grace is how long files at the remote stay that no snapshot needs any more,
+	// so that whoever reads a snapshot while it is pruned can finish; 0 stands
+	// for 10 minutes, and less than 0 is none.
+	Grace time.Duration
+
+	// Progress is told how far uploads and downloads are, often, and from
+	// several goroutines.
+	Progress func(Progress)
 
 	// Logger is told about what the store does on its own: recovery, removed
 	// files, failures in the background. nil stands for none.
@@ -267,6 +289,9 @@ func (o Options) withDefaults() (Options, error) {
 		o.MemoryBytes = defaultMemory
 	case o.MemoryBytes < minMemory:
 		return o, fmt.Errorf("Options.MemoryBytes is %d; it must be at least %d, or 0 for %d", o.MemoryBytes, minMemory, defaultMemory)
+	}
+	if o.Grace == 0 {
+		o.Grace = defaultGrace
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

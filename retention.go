@@ -1,6 +1,7 @@
 package kvstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -30,10 +31,15 @@ type PruneReport struct {
 	IDs   []uint64 `json:"ids"`   // of the snapshots, growing
 	Files int      `json:"files"` // data files and descriptions of snapshots
 	Bytes int64    `json:"bytes"` // of these files
+
+	// At the remote. What nobody needs there stays for the time of Options.Grace.
+	RemoteObjects int   `json:"remote_objects"`
+	RemoteBytes   int64 `json:"remote_bytes"`
 }
 
-// Prune removes the snapshots that the policy does not keep, and the files that
-// only they needed.
+// Prune removes the snapshots that the policy does not keep, here and at the
+// remote, and the files that only they needed. It waits for the upload that is
+// running, if there is one.
 func (s *Store) Prune(ctx context.Context, p Policy) (PruneReport, error) {
 	if p.KeepLast < 0 || p.KeepNewer < 0 {
 		return PruneReport{}, fmt.Errorf("a policy cannot keep less than nothing: %+v", p)
@@ -41,93 +47,119 @@ func (s *Store) Prune(ctx context.Context, p Policy) (PruneReport, error) {
 	if err := ctx.Err(); err != nil {
 		return PruneReport{}, err
 	}
+	r, err := s.prune(p)
+	if err == nil && s.remote != nil {
+		err = s.remote.pruneBy(ctx, p, &r)
+	}
+	return r, explain(err)
+}
+
+// prune applies a policy to the directory.
+func (s *Store) prune(p Policy) (r PruneReport, err error) {
 	s.history.Lock()
 	defer s.history.Unlock()
 	if s.closed {
 		return PruneReport{}, ErrClosed
 	}
-	var r PruneReport
 	prune := func(m *manifest.Manifest) error {
 		old := *m
-		p.apply(m, s.sched.Now())
+		s.retain(m, p)
 		r = report(&old, m)
 		return nil
 	}
-	var err error
 	if m := *s.dir.Manifest(); p.DryRun {
 		err = prune(&m)
 	} else if prune(&m); len(r.IDs) > 0 { // else there is nothing to commit
 		err = s.dir.Commit(prune)
 	}
 	if err != nil {
-		return PruneReport{}, explain(err)
+		return PruneReport{}, err
 	}
 	return r, nil
 }
 
-// line returns the snapshots on the current line of history, newest first.
-func line(m *manifest.Manifest) []manifest.Entry {
-	byN := map[uint64]manifest.Entry{}
+// retention is what is kept without a call of Prune.
+func (s *Store) retention() Policy { return Policy{KeepLast: s.retained} }
+
+// retain drops the snapshots that a policy does not keep, and with a remote
+// those that are there too, but for the newest. Those on their way there stay.
+func (s *Store) retain(m *manifest.Manifest, p Policy) {
+	var all []aged
 	for _, e := range m.Snapshots {
-		byN[e.N] = e
+		all = append(all, aged{e.N, e.ID, e.Line, e.Time})
 	}
-	var line []manifest.Entry
-	for n := m.Base; n != 0; n = byN[n].Parent {
-		line = append(line, byN[n])
+	keep := p.kept(all, m.Line, s.sched.Now())
+	m.Snapshots = slices.DeleteFunc(slices.Clone(m.Snapshots), func(e manifest.Entry) bool {
+		return !keep[e.N] && (s.remote == nil || e.Upload != manifest.Pending)
+	})
+	if s.remote != nil {
+		dropUploaded(m)
+	} else if len(m.Line.Forks) > maxForks && m.Announced == (manifest.Mark{}) {
+		trimForks(m, nil)
 	}
-	return line
 }
 
-// apply removes the entries that the policy does not keep.
-func (p Policy) apply(m *manifest.Manifest, now time.Time) {
+// maxForks is how many forks a line may have before those are dropped that no
+// snapshot is left of. There is one more for each time that the store goes back.
+const maxForks = 32
+
+// trimForks drops the forks of lines without a snapshot, here or among those
+// that are kept at the remote.
+func trimForks(m *manifest.Manifest, kept []*manifest.Record) {
+	alive := map[uint64]bool{}
+	for _, e := range m.Snapshots {
+		alive[e.Line] = true
+	}
+	for _, rec := range kept {
+		alive[rec.Snapshot.Line.ID] = true
+	}
+	m.Line.Forks = slices.DeleteFunc(slices.Clone(m.Line.Forks), func(f manifest.Fork) bool { return !alive[f.Line] })
+}
+
+// dropUploaded drops the snapshots that are at the remote too, but for the
+// newest of them on the line, and the base.
+func dropUploaded(m *manifest.Manifest) {
+	var newest uint64
+	for _, e := range m.Snapshots {
+		if e.Upload == manifest.Done && m.Line.Has(e.Line, e.ID) {
+			newest = max(newest, e.ID)
+		}
+	}
+	m.Snapshots = slices.DeleteFunc(slices.Clone(m.Snapshots), func(e manifest.Entry) bool {
+		return e.Upload == manifest.Done && e.N != m.Base && (e.ID != newest || !m.Line.Has(e.Line, e.ID))
+	})
+}
+
+// aged is what a policy looks at.
+type aged struct {
+	n, id, line uint64
+	time        time.Time
+}
+
+// kept returns the numbers of those snapshots that the policy keeps. They are
+// in the order in which they were completed.
+func (p Policy) kept(all []aged, line manifest.Line, now time.Time) map[uint64]bool {
 	last := max(p.KeepLast, 1)
 	keep := map[uint64]bool{}
-	kept := line(m)
-	onLine := len(kept)
-	kept = kept[:min(last, onLine)]
-	for _, e := range kept {
-		keep[e.N] = true
+	onLine := slices.DeleteFunc(slices.Clone(all), func(a aged) bool { return !line.Has(a.line, a.id) })
+	slices.SortFunc(onLine, func(a, b aged) int { return cmp.Compare(b.id, a.id) })
+	enough := len(onLine) > last
+	onLine = onLine[:min(last, len(onLine))]
+	for _, a := range onLine {
+		keep[a.n] = true
 	}
 	abandoned := 0
-	for _, e := range slices.Backward(m.Snapshots) {
+	for _, a := range slices.Backward(all) {
 		switch {
-		case keep[e.N]:
-		case p.KeepNewer > 0 && now.Sub(e.Time) <= p.KeepNewer:
-			keep[e.N] = true
-		case abandoned < last && !isOnLine(m, e) && (onLine <= last || e.N > kept[len(kept)-1].N):
-			keep[e.N] = true
+		case keep[a.n]:
+		case p.KeepNewer > 0 && now.Sub(a.time) <= p.KeepNewer:
+			keep[a.n] = true
+		case abandoned < last && !line.Has(a.line, a.id) && (!enough || a.n > onLine[len(onLine)-1].n):
+			keep[a.n] = true
 			abandoned++
 		}
 	}
-	drop(m, func(e manifest.Entry) bool { return !keep[e.N] })
-}
-
-func isOnLine(m *manifest.Manifest, e manifest.Entry) bool {
-	return slices.ContainsFunc(line(m), func(l manifest.Entry) bool { return l.N == e.N })
-}
-
-// drop removes entries and makes the nearest ancestor that stays the parent of
-// their children.
-func drop(m *manifest.Manifest, gone func(manifest.Entry) bool) {
-	parents := map[uint64]uint64{} // of those that go
-	var kept []manifest.Entry
-	for _, e := range m.Snapshots {
-		if gone(e) {
-			parents[e.N] = e.Parent
-		} else {
-			kept = append(kept, e)
-		}
-	}
-	for i := range kept {
-		for {
-			parent, ok := parents[kept[i].Parent]
-			if !ok {
-				break
-			}
-			kept[i].Parent = parent
-		}
-	}
-	m.Snapshots = kept
+	return keep
 }
 
 // report says what is in old and not in new.

@@ -1,7 +1,6 @@
 package kvstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +26,7 @@ type Snapshot struct {
 	meta  []byte
 	time  time.Time
 	cut   engine.Cut
+	local bool // it is not uploaded
 
 	done chan struct{} // closed when err is set
 	err  error
@@ -38,11 +38,14 @@ func (sn *Snapshot) ID() uint64 { return sn.id }
 // Ref returns the name of the snapshot that is never used again.
 func (sn *Snapshot) Ref() Ref { return sn.ref }
 
-// Wait waits until the snapshot is complete: it survives a power cut and can be
-// rolled back to. If ctx ends first it returns the error of ctx, and completing
-// goes on. If completing failed it returns the reason: there is no such
-// snapshot, unless the reason is ErrFailed, after which only opening the store
-// again can tell.
+// Wait waits until the snapshot is complete: it survives a power cut, can be
+// rolled back to, and is at the remote, if there is one. If ctx ends first it
+// returns the error of ctx, and completing goes on. If completing failed it
+// returns the reason: there is no such snapshot, unless the reason is ErrFailed,
+// after which only opening the store again can tell, or has to do with the
+// remote. Then the snapshot is one that is kept here, as with LocalOnly, and
+// may be at the remote or not; ErrClosed says that its upload goes on when the
+// store is opened again.
 func (sn *Snapshot) Wait(ctx context.Context) error {
 	select {
 	case <-sn.done:
@@ -69,6 +72,8 @@ type SnapshotInfo struct {
 	Files     int       `json:"files"`     // data files that it needs
 	Bytes     int64     `json:"bytes"`     // of these files
 	Abandoned bool      `json:"abandoned"` // a rollback left it behind: it is not on the current line
+	Local     bool      `json:"local"`     // it is kept in the directory
+	Remote    bool      `json:"remote"`    // it is kept at the remote
 }
 
 // Snapshot fixes the present state under an id, together with metadata, such as
@@ -82,7 +87,9 @@ type SnapshotInfo struct {
 // of an abandoned snapshot replaces that. When five snapshots are not complete
 // yet the error is ErrBusy, for metadata over MaxMeta it is ErrTooLarge. An
 // ended ctx keeps the snapshot from being taken, and does nothing later.
-func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte) (*Snapshot, error) {
+//
+// With LocalOnly the snapshot is not uploaded to the remote.
+func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte, scope ...Scope) (*Snapshot, error) {
 	if len(meta) > MaxMeta {
 		return nil, fmt.Errorf("%w: metadata has at most %d bytes, this has %d", ErrTooLarge, MaxMeta, len(meta))
 	}
@@ -103,6 +110,9 @@ func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte) (*Snapshot
 		last = s.mu.waiting[waiting-1].id
 	}
 	s.mu.Unlock()
+	if s.remote != nil {
+		waiting += s.remote.waiting()
+	}
 	if id == 0 {
 		return nil, fmt.Errorf("%w, from 1 on", ErrSnapshotOrder)
 	}
@@ -123,6 +133,7 @@ func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte) (*Snapshot
 	sn := &Snapshot{
 		id: id, n: n, nonce: random(),
 		meta: slices.Clone(meta), time: s.sched.Now().Round(0), cut: cut, done: make(chan struct{}),
+		local: s.remote == nil || slices.Contains(scope, LocalOnly),
 	}
 	sn.ref = makeRef(sn.id, sn.n, s.dir.Manifest().Store, sn.nonce)
 	s.mu.Lock()
@@ -132,32 +143,30 @@ func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte) (*Snapshot
 	return sn, nil
 }
 
-// completeAll completes the snapshots that wait, in the calling goroutine. The
-// caller holds history, so no more of them come. It returns why some of them
+// completeAll brings the snapshots that wait to disk, in the calling goroutine.
+// The caller holds history, so no more of them come. It returns why some of them
 // failed.
 func (s *Store) completeAll() error {
-	s.mu.Lock()
-	waiting := slices.Clone(s.mu.waiting)
-	s.mu.Unlock()
-	for s.completeNext() {
-	}
 	var errs []error
-	for _, sn := range waiting {
-		errs = append(errs, sn.Wait(context.Background()))
+	for {
+		done, err := s.completeNext()
+		errs = append(errs, err)
+		if done {
+			return errors.Join(errs...)
+		}
 	}
-	return errors.Join(errs...)
 }
 
-// completeNext completes the oldest waiting snapshot and reports whether there
-// was one. Snapshots are completed in the order of their cuts, since each is
-// the parent of the next.
-func (s *Store) completeNext() bool {
+// completeNext brings the oldest waiting snapshot to disk. done reports that
+// there was none. Snapshots are completed in the order of their cuts, since each
+// is the parent of the next.
+func (s *Store) completeNext() (done bool, err error) {
 	s.install.Lock()
 	defer s.install.Unlock()
 	s.mu.Lock()
 	if len(s.mu.waiting) == 0 {
 		s.mu.Unlock()
-		return false
+		return true, nil
 	}
 	sn := s.mu.waiting[0]
 	parent := s.mu.base.Ref
@@ -174,8 +183,12 @@ func (s *Store) completeNext() bool {
 		s.mu.base, s.mu.baseN = info, sn.n
 	}
 	s.mu.Unlock()
+	if err == nil && !sn.local {
+		s.remote.enqueue(sn, nil)
+		return false, nil
+	}
 	close(sn.done)
-	return true
+	return false, sn.err
 }
 
 // complete brings a cut to disk and commits it, with the retention that it
@@ -186,27 +199,30 @@ func (s *Store) complete(sn *Snapshot, parent Ref) (SnapshotInfo, error) {
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
+	m := s.dir.Manifest()
 	file := manifest.Snapshot{
-		N: sn.n, ID: sn.id, Store: s.dir.Manifest().Store, Nonce: sn.nonce,
-		Parent: string(parent), Time: sn.time, Meta: sn.meta, State: state,
+		N: sn.n, ID: sn.id, Store: m.Store, Nonce: sn.nonce,
+		Parent: string(parent), Time: sn.time, Meta: sn.meta, Line: m.Line, State: state,
 	}
 	entry, err := s.dir.WriteSnapshot(file)
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
 	defer s.dir.Unpin(manifest.SnapshotFile, entry.N)
+	if !sn.local {
+		entry.Upload = manifest.Pending
+	}
 	err = s.dir.Commit(func(m *manifest.Manifest) error {
 		if s.class == engine.Cuts {
 			m.Advance(state)
 		}
-		drop(m, func(e manifest.Entry) bool { return e.ID == sn.id })
-		entry.Parent = m.Base
-		m.Snapshots = append(slices.Clip(m.Snapshots), entry)
+		m.Snapshots = slices.DeleteFunc(slices.Clone(m.Snapshots), func(e manifest.Entry) bool { return e.ID == sn.id })
+		m.Snapshots = append(m.Snapshots, entry)
 		m.Base, m.BaseSeq = entry.N, state.Seq
-		Policy{KeepLast: s.retain}.apply(m, sn.time)
+		s.retain(m, s.retention())
 		return nil
 	})
-	return info(&file, false), err
+	return localInfo(&file, entry, m.Line), err
 }
 
 func info(sn *manifest.Snapshot, abandoned bool) SnapshotInfo {
@@ -221,16 +237,50 @@ func info(sn *manifest.Snapshot, abandoned bool) SnapshotInfo {
 	return i
 }
 
-// Snapshots returns the completed snapshots that are kept, by growing id. If
-// the file of one is damaged, it returns the others with an ErrCorrupt.
+// localInfo describes a snapshot in the directory of a store whose line this is.
+func localInfo(sn *manifest.Snapshot, e manifest.Entry, line manifest.Line) SnapshotInfo {
+	i := info(sn, !line.Has(e.Line, e.ID))
+	i.Local, i.Remote = true, e.Upload == manifest.Done
+	return i
+}
+
+// Snapshots returns the snapshots that are kept, here and at the remote, by
+// growing id. If one cannot be read, or the remote cannot be reached, it returns
+// the others with the error.
 func (s *Store) Snapshots(ctx context.Context) ([]SnapshotInfo, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	infos, line, err := s.localSnapshots()
+	if s.remote == nil || errors.Is(err, ErrClosed) {
+		return infos, err
+	}
+	h, remoteErr := s.remote.reader.History(ctx)
+	if remoteErr != nil {
+		return infos, errors.Join(err, fmt.Errorf("listing the snapshots in %s: %w", s.remote.reader.Bucket(), remoteErr))
+	}
+	byRef := map[Ref]int{}
+	for i := range infos {
+		byRef[infos[i].Ref] = i
+		infos[i].Remote = false
+	}
+	for _, i := range remoteInfos(h, line) {
+		if at, ok := byRef[i.Ref]; ok {
+			infos[at].Remote = true
+		} else {
+			infos = append(infos, i)
+		}
+	}
+	slices.SortFunc(infos, byInfoID)
+	return infos, errors.Join(append(h.Damaged, err)...)
+}
+
+// localSnapshots describes the snapshots in the directory.
+func (s *Store) localSnapshots() ([]SnapshotInfo, manifest.Line, error) {
 	s.history.Lock()
 	defer s.history.Unlock()
 	if s.closed {
-		return nil, ErrClosed
+		return nil, manifest.Line{}, ErrClosed
 	}
 	for {
 		m := s.dir.Manifest()
@@ -238,15 +288,11 @@ func (s *Store) Snapshots(ctx context.Context) ([]SnapshotInfo, error) {
 		if errors.Is(err, fs.ErrNotExist) && s.dir.Manifest() != m {
 			continue // a file was removed together with its entry
 		}
-		return infos, err
+		return infos, m.Line, err
 	}
 }
 
 func list(folder manifest.Folder, m *manifest.Manifest) ([]SnapshotInfo, error) {
-	onLine := map[uint64]bool{}
-	for _, e := range line(m) {
-		onLine[e.N] = true
-	}
 	var infos []SnapshotInfo
 	var errs []error
 	for _, e := range m.Snapshots {
@@ -255,9 +301,9 @@ func list(folder manifest.Folder, m *manifest.Manifest) ([]SnapshotInfo, error) 
 			errs = append(errs, err)
 			continue
 		}
-		infos = append(infos, info(sn, !onLine[e.N]))
+		infos = append(infos, localInfo(sn, e, m.Line))
 	}
-	slices.SortFunc(infos, func(a, b SnapshotInfo) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(infos, byInfoID)
 	return infos, errors.Join(errs...)
 }
 
@@ -283,6 +329,6 @@ func (s *Store) loadBase() error {
 	if err != nil {
 		return err
 	}
-	s.mu.base, s.mu.baseN = info(sn, false), entry.N
+	s.mu.base, s.mu.baseN = localInfo(sn, *entry, s.dir.Manifest().Line), entry.N
 	return nil
 }

@@ -19,14 +19,15 @@ import (
 
 // Store is an open store. All methods are safe for concurrent use.
 type Store struct {
-	eng    engine.Engine
-	class  engine.Class
-	dir    *manifest.Dir
-	sched  *sched.Scheduler
-	lock   io.Closer
-	log    *slog.Logger
-	memory int64
-	retain int
+	eng      engine.Engine
+	class    engine.Class
+	dir      *manifest.Dir
+	sched    *sched.Scheduler
+	lock     io.Closer
+	log      *slog.Logger
+	memory   int64
+	retained int     // Options.Retain
+	remote   *remote // nil without one
 
 	// history is held by what makes, changes or ends the history of the
 	// store: cutting, rolling back, pruning and closing. It is taken first.
@@ -52,14 +53,16 @@ func Open(dir string, opts Options) (*Store, error) {
 	if dir == "" {
 		return nil, errors.New("opening a store: the name of the directory is empty")
 	}
-	s, err := open(dir, opts)
+	s, err := begin(dir, opts, nil)
 	if err != nil {
 		return nil, fmt.Errorf("opening the store in %s: %w", dir, explain(err))
 	}
 	return s, nil
 }
 
-func open(path string, opts Options) (_ *Store, err error) {
+// begin opens a store. If first is not nil it is a new one with that manifest,
+// to which the engine is added.
+func begin(path string, opts Options, first *manifest.Manifest) (_ *Store, err error) {
 	opts, err = opts.withDefaults()
 	if err != nil {
 		return nil, err
@@ -91,7 +94,7 @@ func open(path string, opts Options) (_ *Store, err error) {
 			err = errors.Join(err, lock.Close())
 		}
 	}()
-	dir, err := openDir(folder, driver, opts.Logger)
+	dir, err := openDir(folder, driver, first, opts.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +107,10 @@ func open(path string, opts Options) (_ *Store, err error) {
 	}
 	s := &Store{
 		class: driver.Class(), dir: dir, sched: jobs, lock: lock,
-		log: opts.Logger, memory: opts.MemoryBytes, retain: opts.Retain,
+		log: opts.Logger, memory: opts.MemoryBytes, retained: opts.Retain,
+	}
+	if opts.Remote != nil {
+		s.remote = newRemote(s, opts)
 	}
 	env := engine.Env{Dir: dir, Sched: jobs, Memory: opts.MemoryBytes, Logger: opts.Logger}
 	return s, s.start(driver, env, opts.Start)
@@ -117,7 +123,7 @@ func lockDir(folder manifest.Folder, start Which) (io.Closer, error) {
 	case err != nil:
 		return nil, err
 	case content == manifest.Foreign:
-		return nil, fmt.Errorf("%w: it holds other files; give a new or empty directory", ErrNotStore)
+		return nil, errForeign
 	case content == manifest.Store:
 		// Without a lock yet, but if it is not ours no lock may be made.
 		if _, err := folder.Load(); errors.Is(err, ErrNotStore) {
@@ -141,9 +147,18 @@ func lockDir(folder manifest.Folder, start Which) (io.Closer, error) {
 }
 
 // openDir reads the manifest of the directory, or writes the first one. The
-// driver may be nil.
-func openDir(folder manifest.Folder, driver engine.Driver, log *slog.Logger) (*manifest.Dir, error) {
+// driver may be nil, and so may first.
+func openDir(folder manifest.Folder, driver engine.Driver, first *manifest.Manifest, log *slog.Logger) (*manifest.Dir, error) {
 	content, err := folder.Probe()
+	if err == nil && content == manifest.Store && first != nil {
+		var m *manifest.Manifest
+		if m, err = folder.Load(); err == nil && !m.Unfinished {
+			err = errOccupied
+		}
+		if err == nil {
+			content, err = manifest.Empty, folder.Clear()
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -158,16 +173,22 @@ func openDir(folder manifest.Folder, driver engine.Driver, log *slog.Logger) (*m
 		if err := folder.FS.SyncDir(folder.Path); err != nil {
 			return nil, err
 		}
-		return manifest.Create(folder, manifest.Manifest{
-			Store: random(), HashSeed: random(), State: manifest.State{Engine: driver.Name()},
-		}, log)
+		if first == nil {
+			first = &manifest.Manifest{Store: random(), HashSeed: random(), Line: manifest.Line{ID: random()}}
+		}
+		m := *first
+		m.State.Engine = driver.Name()
+		return manifest.Create(folder, m, log)
 	}
 	dir, err := manifest.Open(folder, log)
 	if err != nil {
 		return nil, err
 	}
+	if dir.Manifest().Unfinished {
+		return nil, fmt.Errorf("%w yet: a restore or a migration into it was interrupted, or is going on; repeat it", ErrNotStore)
+	}
 	if has := dir.Manifest().State.Engine; driver != nil && has != driver.Name() {
-		return nil, fmt.Errorf("%w: the directory was made by %s, not by %s; open it with %s, or copy it to a new directory",
+		return nil, fmt.Errorf("%w: the directory was made by %s, not by %s; open it with %s, or migrate it",
 			ErrEngine, has, driver.Name(), has)
 	}
 	return dir, nil
@@ -176,9 +197,9 @@ func openDir(folder manifest.Folder, driver engine.Driver, log *slog.Logger) (*m
 // start opens the engine at the state that is asked for.
 func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error) {
 	m := s.dir.Manifest()
-	var target *manifest.Entry
+	var entry *manifest.Entry
 	if at != Newest {
-		if target, err = find(m, at); err != nil {
+		if entry, err = find(m, at); err != nil {
 			return err
 		}
 	}
@@ -192,9 +213,12 @@ func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error
 	if err != nil {
 		return err
 	}
-	if at != Newest && (damaged || number(target) != m.Base || s.eng.Seq().Issued != m.BaseSeq) {
+	if at != Newest && (damaged || number(entry) != m.Base || s.eng.Seq().Issued != m.BaseSeq) {
 		s.log.Info("kvstore: rolling back to where the store is to start", "start", at.which(), "newest", s.eng.Seq().Issued, "base", m.BaseSeq)
-		err = s.rollback(target)
+		var t *target
+		if t, err = s.localTarget(entry); err == nil {
+			err = s.rollback(t, s.lineTo(t), false)
+		}
 	} else {
 		err = s.loadBase()
 	}
@@ -206,6 +230,9 @@ func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error
 		return err
 	}
 	s.eng.Started()
+	if s.remote != nil {
+		s.remote.resume()
+	}
 	return nil
 }
 
@@ -435,6 +462,9 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	waiting := len(s.mu.waiting)
 	s.mu.Unlock()
+	if s.remote != nil {
+		waiting += s.remote.waiting()
+	}
 	return Stats{
 		Engine: m.State.Engine, Keys: st.Keys, Estimated: st.Estimated,
 		MemoryBytes: st.Memory, BudgetBytes: s.memory,
@@ -445,8 +475,9 @@ func (s *Store) Stats() Stats {
 	}
 }
 
-// Close waits for running calls, completes the snapshots that wait, makes the
-// state durable and releases the directory. Later calls that would read or
+// Close waits for running calls, brings the snapshots that are on their way to
+// disk, makes the state durable and releases the directory. It does not wait for
+// uploads: they go on when the store is opened again. Later calls that would read or
 // change the store return ErrClosed, another Close too; Stats and Base still
 // answer. What became of waiting snapshots is for their Wait to say.
 // If Close fails the store is closed all the same, and what was written since

@@ -16,8 +16,10 @@ import (
 // View is a snapshot that was opened for reading. All methods are safe for
 // concurrent use.
 type View struct {
-	reader engine.Reader
-	info   SnapshotInfo
+	reader  engine.Reader
+	info    SnapshotInfo
+	origin  origin
+	cleanup func() error // nil if there is nothing to do
 }
 
 // OpenSnapshot opens a snapshot of the store in a directory for reading: which
@@ -97,7 +99,7 @@ func openEntry(folder manifest.Folder, e manifest.Entry, m *manifest.Manifest) (
 	if err != nil {
 		return nil, err
 	}
-	return &View{reader: reader, info: info(sn, !isOnLine(m, e))}, nil
+	return &View{reader: reader, info: localInfo(sn, e, m.Line), origin: origin{m.Remote, m.Next, lineFrom(sn, e.N == m.Base)}}, nil
 }
 
 // Info describes the snapshot, as of when it was opened.
@@ -135,5 +137,11 @@ func (v *View) ScanReverse(start, end []byte) *Iterator {
 	return &Iterator{eng: v.reader, start: slices.Clone(start), end: slices.Clone(end), reverse: true}
 }
 
-// Close releases the view. It changes nothing in the directory.
-func (v *View) Close() error { return v.reader.Close() }
+// Close releases the view. It changes nothing in the directory or bucket.
+func (v *View) Close() error {
+	err := v.reader.Close()
+	if v.cleanup != nil && !errors.Is(err, ErrClosed) {
+		err = errors.Join(err, v.cleanup())
+	}
+	return err
+}

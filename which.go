@@ -104,17 +104,20 @@ func find(m *manifest.Manifest, which Which) (*manifest.Entry, error) {
 
 // listIDs says which snapshots there are, for errors.
 func listIDs(m *manifest.Manifest) string {
-	const most = 10
 	var ids []string
 	for _, e := range slices.Backward(m.Snapshots) {
-		if len(ids) == most {
-			ids = append(ids, "…")
-			break
-		}
 		ids = append(ids, strconv.FormatUint(e.ID, 10))
 	}
+	return joinIDs(ids)
+}
+
+func joinIDs(ids []string) string {
+	const most = 10
 	if len(ids) == 0 {
 		return "none"
+	}
+	if len(ids) > most {
+		ids = append(ids[:most:most], "…")
 	}
 	return strings.Join(ids, ", ")
 }

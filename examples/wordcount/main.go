@@ -1,6 +1,6 @@
 // Command wordcount counts words, and goes on where it was when it is killed.
 //
-//	wordcount [--engine E] --dir DIR [--every N] [FILE]
+//	wordcount [--engine E] --dir DIR [--remote URL] [--every N] [FILE]
 //
 // It is the smallest program of the kind that the store is for: it reads a
 // stream (the lines of FILE, or of standard input), keeps state (a counter
@@ -9,6 +9,11 @@
 // lines it takes a snapshot whose metadata is the number of lines read so far.
 // A snapshot is there as a whole or not at all, so after kill -9 the last one
 // says both what was counted and where to go on.
+//
+// With --remote the snapshots go to a directory (file:///path) or to S3
+// (s3://bucket/prefix?endpoint=...), from where the program goes on if it is
+// started with another directory, on another machine. There should be one at a
+// time: of two, the one that was started last goes on, and the other stops.
 //
 // Words are separated by ASCII white space, and printed in the order of their
 // bytes, as COUNT WORD.
@@ -27,14 +32,16 @@ import (
 	"strconv"
 
 	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/bucket/s3"
 )
 
 func main() {
 	engine := flag.String("engine", "", "storage `engine` (default: what the directory holds)")
 	dir := flag.String("dir", "", "`directory` of the state, made if missing")
+	remote := flag.String("remote", "", "`URL` of the directory or S3 bucket that snapshots go to")
 	every := flag.Uint64("every", 1000, "take a snapshot every `n` lines")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: wordcount [--engine E] --dir DIR [--every N] [FILE]")
+		fmt.Fprintln(os.Stderr, "usage: wordcount [--engine E] --dir DIR [--remote URL] [--every N] [FILE]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -42,13 +49,13 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(*engine, *dir, *every, flag.Arg(0)); err != nil {
+	if err := run(*engine, *dir, *remote, *every, flag.Arg(0)); err != nil {
 		fmt.Fprintln(os.Stderr, "wordcount:", err)
 		os.Exit(1)
 	}
 }
 
-func run(engine, dir string, every uint64, file string) (err error) {
+func run(engine, dir, remote string, every uint64, file string) (err error) {
 	input := os.Stdin
 	if file != "" {
 		if input, err = os.Open(file); err != nil {
@@ -56,15 +63,7 @@ func run(engine, dir string, every uint64, file string) (err error) {
 		}
 		defer input.Close()
 	}
-	// Whatever the state is after a crash: only what a snapshot holds has a
-	// known position in the input.
-	opts := kvstore.Options{Start: kvstore.LastSnapshot}
-	if engine != "" {
-		if opts.Engine, err = kvstore.ParseEngine(engine); err != nil {
-			return err
-		}
-	}
-	store, err := kvstore.Open(dir, opts)
+	store, err := open(engine, dir, remote)
 	if err != nil {
 		return err
 	}
@@ -78,6 +77,32 @@ func run(engine, dir string, every uint64, file string) (err error) {
 		return err
 	}
 	return c.print(os.Stdout)
+}
+
+// open opens the state as of the last snapshot, which is in the directory, or
+// else at the remote.
+func open(engine, dir, remote string) (_ *kvstore.Store, err error) {
+	// Whatever the state is after a crash: only what a snapshot holds has a
+	// known position in the input.
+	opts := kvstore.Options{Start: kvstore.LastSnapshot}
+	if engine != "" {
+		if opts.Engine, err = kvstore.ParseEngine(engine); err != nil {
+			return nil, err
+		}
+	}
+	if remote != "" {
+		if opts.Remote, err = s3.Open(remote); err != nil {
+			return nil, err
+		}
+		err := kvstore.Restore(context.Background(), dir, opts.Remote, kvstore.LastSnapshot, kvstore.RestoreOptions{Engine: opts.Engine})
+		switch {
+		case err == nil, errors.Is(err, kvstore.ErrExists): // the directory has a state now, or had one
+		case errors.Is(err, kvstore.ErrNoSnapshot): // this is the very first time
+		default:
+			return nil, err
+		}
+	}
+	return kvstore.Open(dir, opts)
 }
 
 // A counter counts the words of one input.

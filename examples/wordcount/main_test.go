@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/bucket"
 )
 
 // program is the binary under test: only a process of its own can be killed.
@@ -103,6 +104,90 @@ func TestKilledFile(t *testing.T) {
 	}
 }
 
+// TestRemote kills the program, deletes its directory and goes on in another
+// one, until it gets through.
+func TestRemote(t *testing.T) {
+	rnd := newRand(t)
+	text := randomText(rnd, 30_000)
+	want := countWords(text)
+	file := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, engine := range kvstore.Engines() {
+		t.Run(engine.String(), func(t *testing.T) {
+			remote := "file://" + filepath.ToSlash(filepath.Join(t.TempDir(), "r"))
+			args := func() []string {
+				return []string{"--engine", engine.String(), "--dir", filepath.Join(t.TempDir(), "d"), "--remote", remote, "--every", "1000", file}
+			}
+			for i := range 6 {
+				args := args()
+				for range 1 + rnd.IntN(2) { // sometimes its directory is still there
+					cmd := exec.Command(program, args...)
+					start(t, cmd)
+					time.Sleep(time.Duration(rnd.IntN(30*(i+1))) * time.Millisecond)
+					kill(t, cmd)
+				}
+				if err := os.RemoveAll(args[3]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range 2 {
+				stdout, stderr, code := wordcount(nil, args()...)
+				if code != 0 {
+					t.Fatalf("exit status %d: %s", code, stderr)
+				}
+				if i == 1 && !strings.Contains(stderr, "going on after line 30000") {
+					t.Errorf("nothing came back from the remote; stderr: %q", stderr)
+				}
+				compare(t, stdout, want)
+			}
+		})
+	}
+}
+
+// TestTakeover has two programs with one remote: the one that was started last
+// goes on, and the other stops before it tells anybody what it counted.
+func TestTakeover(t *testing.T) {
+	remote := "file://" + filepath.ToSlash(filepath.Join(t.TempDir(), "r"))
+	first := exec.Command(program, "--dir", filepath.Join(t.TempDir(), "a"), "--remote", remote, "--every", "2")
+	var out, errs strings.Builder
+	first.Stdout, first.Stderr = &out, &errs
+	stdin, err := first.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, first)
+	if _, err := stdin.Write([]byte("a\nb\n")); err != nil {
+		t.Fatal(err)
+	}
+	b, err := bucket.Open(remote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if infos, err := kvstore.RemoteSnapshots(context.Background(), b); err == nil && len(infos) > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no snapshot came")
+		}
+	}
+	stdout, stderr, code := wordcount([]byte("a\nb\nc\nd\n"), "--dir", filepath.Join(t.TempDir(), "b"), "--remote", remote, "--every", "2")
+	if code != 0 || !strings.Contains(stderr, "going on after line 2") {
+		t.Fatalf("exit status %d: %s", code, stderr)
+	}
+	compare(t, stdout, "1 a\n1 b\n1 c\n1 d\n")
+	if _, err := stdin.Write([]byte("x\ny\n")); err != nil {
+		t.Fatal(err)
+	}
+	stdin.Close()
+	_ = first.Wait() // its exit status is looked at below
+	if first.ProcessState.ExitCode() != 1 || !strings.Contains(errs.String(), "another writer has taken over") || out.Len() > 0 {
+		t.Errorf("the first one ended with status %d, stdout %q, stderr %q", first.ProcessState.ExitCode(), &out, &errs)
+	}
+}
+
 // TestGrows goes on in a file that got longer, in the middle of a line too.
 func TestGrows(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "text")
@@ -168,6 +253,8 @@ func TestErrors(t *testing.T) {
 		{"every 0", []string{"--dir", saved, "--every", "0"}, "", 2, "usage: wordcount"},
 		{"unknown flag", []string{"--dir", saved, "--often"}, "", 2, "-often"},
 		{"unknown engine", []string{"--dir", saved, "--engine", "steam"}, "", 1, "lsmtree, hybridlog, appendlog, memonly"},
+		{"unknown remote", []string{"--dir", filepath.Join(other, "new"), "--remote", "ftp://u:secret@host/"}, "", 1, "scheme"},
+		{"remote without a bucket", []string{"--dir", filepath.Join(other, "new"), "--remote", "s3://"}, "", 1, "bucket"},
 		{"missing file", []string{"--dir", saved, filepath.Join(foreign, "none.txt")}, "", 1, "none.txt"},
 		{"foreign directory", []string{"--dir", foreign}, "a\n", 1, foreign},
 		{"another program's store", []string{"--dir", other}, "a\n", 1, `snapshot 7 is not one of wordcount: its metadata "noon"`},
@@ -177,7 +264,7 @@ func TestErrors(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			stdout, stderr, code := wordcount([]byte(tt.stdin), tt.args...)
-			if code != tt.code || !strings.Contains(stderr, tt.want) || stdout != "" {
+			if code != tt.code || !strings.Contains(stderr, tt.want) || stdout != "" || strings.Contains(stderr, "secret") {
 				t.Errorf("exit status %d, stdout %q, stderr %q; want %d, nothing, %q", code, stdout, stderr, tt.code, tt.want)
 			}
 		})

@@ -1,0 +1,281 @@
+package kvstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/nikosgavalas/kvstore/bucket"
+	"github.com/nikosgavalas/kvstore/internal/checkpoint"
+	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/manifest"
+	"github.com/nikosgavalas/kvstore/internal/vfs"
+)
+
+// RestoreOptions configure Restore. The zero value of every field is its
+// default.
+type RestoreOptions struct {
+	// Engine has the settings for the engine of the snapshot; nil stands for the
+	// default ones. Another engine than that of the snapshot is refused with
+	// ErrEngine: see Migrate.
+	Engine Engine
+
+	// Copy leaves the remote to whoever writes to it. Without it Restore claims
+	// the remote for the new directory, and a store that still writes there gets
+	// ErrFenced: after a failure it might not be as dead as it seems. A copy can
+	// be written to, and publishes to that remote only if nobody else has.
+	Copy bool
+
+	// Fallback takes the newest older snapshot on its line that is whole, if the
+	// one that is asked for is damaged.
+	Fallback bool
+
+	MemoryBytes int64        // as Options.MemoryBytes
+	Logger      *slog.Logger // as Options.Logger
+	// Progress is told how far the download is, often, and from several
+	// goroutines.
+	Progress func(Progress)
+}
+
+// Restore makes a directory a store with the state of a snapshot in a bucket:
+// which is an ID, a Ref or LastSnapshot. The directory must not exist, or be
+// empty, or one that an earlier Restore or Migrate has not finished: that can
+// be told, and not be opened. Every file is verified before it is used.
+//
+// If the directory holds a store the error is ErrExists, and no request was
+// made. If the bucket has no such snapshot the error is ErrNoSnapshot, and
+// nothing was made.
+func Restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o RestoreOptions) error {
+	if err := restore(ctx, dir, b, which, o); err != nil {
+		return fmt.Errorf("restoring from %s to %s: %w", b, dir, explain(err))
+	}
+	return nil
+}
+
+func restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o RestoreOptions) error {
+	if dir == "" {
+		return errors.New("the name of the directory is empty")
+	}
+	if err := vacant(dir, o.Engine); err != nil {
+		return err
+	}
+	r := checkpoint.New(b, checkpoint.Options{Logger: o.Logger, Progress: told("download", o.Progress)})
+	h, err := r.History(ctx)
+	if err != nil {
+		return err
+	}
+	// What can be found out before the claim is, as by that another store may
+	// lose the remote.
+	if _, err := findRecord(h, which); err != nil {
+		return errors.Join(append(h.Damaged, err)...)
+	}
+	if !o.Copy {
+		if _, err := r.Claim(ctx, random(), func(*manifest.Record) error { return nil }); err != nil {
+			return err
+		}
+		if h, err = r.History(ctx); err != nil {
+			return err
+		}
+	}
+	rec, err := findRecord(h, which)
+	if err != nil {
+		return err
+	}
+	err = restoreRecord(ctx, dir, r, h, rec, o)
+	for o.Fallback && errors.Is(err, ErrCorrupt) {
+		older := before(h, rec)
+		if older == nil {
+			return err
+		}
+		if o.Logger != nil {
+			o.Logger.Warn("kvstore: a snapshot is damaged, the one before is taken", "damaged", rec.Snapshot.ID, "taken", older.Snapshot.ID, "error", err)
+		}
+		rec = older
+		err = restoreRecord(ctx, dir, r, h, rec, o)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		// It may have been removed while it was read.
+		if now, listErr := r.History(ctx); listErr == nil && !slices.ContainsFunc(now.Records, func(n *manifest.Record) bool { return n.Key == rec.Key }) {
+			return fmt.Errorf("snapshot %d: %w", rec.Snapshot.ID, ErrPruned)
+		}
+	}
+	return err
+}
+
+// before returns the newest older snapshot on the line of a record.
+func before(h *checkpoint.History, rec *manifest.Record) (older *manifest.Record) {
+	for _, r := range h.Records {
+		sn := &r.Snapshot
+		if sn.ID != 0 && sn.ID < rec.Snapshot.ID && rec.Snapshot.Line.Has(sn.Line.ID, sn.ID) && (older == nil || sn.ID >= older.Snapshot.ID) {
+			older = r
+		}
+	}
+	return older
+}
+
+// vacant returns nil if a store may be made in a directory.
+func vacant(dir string, e Engine) error {
+	folder := manifest.Folder{FS: filesystem(e), Path: filepath.ToSlash(dir)}
+	content, err := folder.Probe()
+	switch {
+	case err != nil:
+		return err
+	case content == manifest.Foreign:
+		return errForeign
+	case content == manifest.Empty:
+		return nil
+	}
+	m, err := folder.Load()
+	if err == nil && !m.Unfinished {
+		return errOccupied
+	}
+	return err
+}
+
+var (
+	errForeign  = fmt.Errorf("%w: it holds other files; give a new or empty directory", ErrNotStore)
+	errOccupied = fmt.Errorf("%w: open that, or give a new or empty directory", ErrExists)
+)
+
+// filesystem returns what an engine keeps its files in.
+func filesystem(e Engine) vfs.FS {
+	if e != nil {
+		if seamed, ok := e.Driver().(engine.Seamed); ok {
+			fs, _ := seamed.Seams()
+			return fs
+		}
+	}
+	return vfs.OS
+}
+
+func restoreRecord(ctx context.Context, dir string, r *checkpoint.Remote, h *checkpoint.History, rec *manifest.Record, o RestoreOptions) error {
+	eng, err := ParseEngine(rec.Snapshot.State.Engine)
+	if err != nil {
+		return fmt.Errorf("%w: snapshot %d: %w", ErrEngine, rec.Snapshot.ID, err)
+	}
+	if o.Engine != nil {
+		if has, wants := eng.String(), o.Engine.Driver().Name(); has != wants {
+			return fmt.Errorf("%w: snapshot %d was taken by %s, not by %s; restore it without an engine, or migrate it", ErrEngine, rec.Snapshot.ID, has, wants)
+		}
+		eng = o.Engine
+	}
+	first := originOf(h, rec).first()
+	first.Store, first.HashSeed = rec.Snapshot.Store, rec.HashSeed
+	first.Turned = rec != h.Newest() && !o.Copy
+	s, err := begin(dir, Options{Engine: eng, MemoryBytes: o.MemoryBytes, Logger: o.Logger}, &first)
+	if err != nil {
+		return err
+	}
+	t, err := s.download(ctx, r, rec)
+	if err == nil {
+		err = s.rollback(t, first.Line, true)
+		t.release()
+	}
+	if err != nil {
+		s.discard()
+		return errors.Join(err, s.lock.Close())
+	}
+	return s.Close()
+}
+
+// origin is what a directory that is made from a snapshot of another one has to
+// know of its history.
+type origin struct {
+	remote manifest.Mark // the newest snapshot of the remote
+	next   uint64        // numbers of files from here on are free
+	line   manifest.Line // to go on with
+}
+
+func originOf(h *checkpoint.History, rec *manifest.Record) origin {
+	o := origin{remote: h.Newest().Mark(), line: lineFrom(&rec.Snapshot, rec == h.Newest())}
+	// The number of a record is higher than those of its files.
+	for _, r := range h.Records {
+		o.next = max(o.next, r.N+1)
+	}
+	return o
+}
+
+// first returns the first manifest of such a directory.
+func (o origin) first() manifest.Manifest {
+	return manifest.Manifest{
+		Store: random(), HashSeed: random(), Next: o.next, Unfinished: true,
+		Remote: o.remote, Announced: o.remote, Line: o.line,
+	}
+}
+
+// OpenRemoteSnapshot opens a snapshot in a bucket for reading: which is an ID, a
+// Ref or LastSnapshot. It downloads the snapshot into a temporary directory,
+// which goes when the view is closed, and changes nothing at the remote, so a
+// store may write to it meanwhile. If that removes the snapshot while it is
+// downloaded, the error is ErrPruned. progress may be nil.
+func OpenRemoteSnapshot(ctx context.Context, b bucket.Bucket, which Which, progress func(Progress)) (*View, error) {
+	v, err := openRemoteSnapshot(ctx, b, which, progress)
+	if err != nil {
+		return nil, fmt.Errorf("opening a snapshot in %s: %w", b, explain(err))
+	}
+	return v, nil
+}
+
+func openRemoteSnapshot(ctx context.Context, b bucket.Bucket, which Which, progress func(Progress)) (_ *View, err error) {
+	r := checkpoint.New(b, checkpoint.Options{Progress: told("download", progress)})
+	h, err := r.History(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := findRecord(h, which)
+	if err != nil {
+		return nil, errors.Join(append(h.Damaged, err)...)
+	}
+	eng, err := ParseEngine(rec.Snapshot.State.Engine)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrEngine, err)
+	}
+	dir, err := os.MkdirTemp("", "kvstore-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
+	folder := manifest.Folder{FS: vfs.OS, Path: filepath.ToSlash(dir)}
+	if err := fetchTo(ctx, r, rec, folder); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			if now, listErr := r.History(ctx); listErr == nil && !slices.ContainsFunc(now.Records, func(n *manifest.Record) bool { return n.Key == rec.Key }) {
+				return nil, fmt.Errorf("snapshot %d: %w", rec.Snapshot.ID, ErrPruned)
+			}
+		}
+		return nil, err
+	}
+	reader, err := eng.Driver().View(folder, rec.Snapshot.State)
+	if err != nil {
+		return nil, err
+	}
+	return &View{
+		reader: reader, info: recordInfo(rec, h.Newest().Snapshot.Line), origin: originOf(h, rec),
+		cleanup: func() error { return os.RemoveAll(dir) },
+	}, nil
+}
+
+// fetchTo downloads the files of a snapshot into a new directory.
+func fetchTo(ctx context.Context, r *checkpoint.Remote, rec *manifest.Record, folder manifest.Folder) (err error) {
+	var open []vfs.File
+	defer func() {
+		for _, h := range open {
+			err = errors.Join(err, h.Close())
+		}
+	}()
+	return r.Fetch(ctx, rec, func(f manifest.File) (vfs.File, error) {
+		h, err := folder.FS.Create(folder.Join(f.Name()))
+		if err == nil {
+			open = append(open, h)
+		}
+		return h, err
+	})
+}
