@@ -124,7 +124,8 @@ func (d *Dir) NewFile(k Kind) (uint64, vfs.File, error) {
 }
 
 // Adopt pins a data file of another state of this history, and creates it if it
-// is not there. The result is nil if it is.
+// is not there. The result is nil if it is. A file that is created is adopted by
+// nobody else until it is written.
 func (d *Dir) Adopt(f File) (vfs.File, error) {
 	d.removing.Lock()
 	defer d.removing.Unlock()
@@ -137,8 +138,11 @@ func (d *Dir) Adopt(f File) (vfs.File, error) {
 	h, err := d.Open(f)
 	switch {
 	case err == nil:
+		if err := h.Close(); err != nil {
+			return nil, err
+		}
 		d.Pin(f.Kind, f.N)
-		return nil, h.Close()
+		return nil, nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
@@ -242,7 +246,9 @@ func (d *Dir) writeTemp(m *Manifest) (name string, err error) {
 	for {
 		d.mu.Lock()
 		m.N = d.mu.next
-		d.mu.next++
+		if m.N < maxNumber {
+			d.mu.next++
+		}
 		d.mu.Unlock()
 		m.Next = m.N + 1 + reserve
 		if m.N >= maxNumber || m.Next >= maxNumber {

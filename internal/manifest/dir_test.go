@@ -505,7 +505,7 @@ func (s slow) Remove(name string) error {
 // TestAdoptRace has a file come and go while others adopt it: it is there from
 // Adopt to Unpin. It is empty, so that nobody sees a part of it.
 func TestAdoptRace(t *testing.T) {
-	const workers, rounds = 4, 200
+	const workers, rounds = 4, 60
 	disk := vfs.NewSim()
 	d := createDir(t, slow{disk})
 	f := File{Kind: Run, N: 1}
