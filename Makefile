@@ -5,7 +5,7 @@ KILLS    ?= 100
 CRASH    ?= 1
 FUZZTIME ?= 1000000x
 
-.PHONY: all test race crash fuzz lint cross peers bench
+.PHONY: all test race crash fuzz lint cross peers bench test-minio
 
 test:
 	go test ./...
@@ -49,3 +49,9 @@ peers:
 # Compare two of these with: go tool benchstat old.txt new.txt
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
+
+# The tests of MINIO_TESTS against a MinIO server, which is built the first time.
+# With CACHED=--cached-only it is not, and nothing is tested then.
+MINIO_TESTS ?= ./bucket/s3/ ./examples/wordcount/
+test-minio:
+	bucket/s3/minio.sh $(CACHED) $(MINIO_TESTS)

@@ -35,6 +35,10 @@
 // With HybridLog and MemOnly a crash of the process or the machine goes back to
 // the newest of those three. It never leaves a part of a later one.
 //
+// With Options.Remote a snapshot is complete when it is in the bucket, from where
+// Restore brings it to another machine if this one is lost. Restore claims the
+// bucket, so a store that was taken for dead cannot publish any more.
+//
 // Damaged files are found by checksums: they give ErrCorrupt with file and
 // offset, never a wrong value and never "not found".
 //

@@ -166,6 +166,11 @@ func restoreRecord(ctx context.Context, dir string, r *checkpoint.Remote, h *che
 	}
 	first := originOf(h, rec).first()
 	first.Store, first.HashSeed = rec.Snapshot.Store, rec.HashSeed
+	// Numbers of operations do not go back, whatever snapshot the store may be
+	// rolled back to later.
+	for _, r := range h.Records {
+		first.State.Seq = max(first.State.Seq, r.Snapshot.State.Seq)
+	}
 	first.Turned = rec != h.Newest() && !o.Copy
 	s, err := begin(dir, Options{Engine: eng, MemoryBytes: o.MemoryBytes, Logger: o.Logger}, &first)
 	if err != nil {

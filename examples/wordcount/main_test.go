@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/nikosgavalas/kvstore"
 	"github.com/nikosgavalas/kvstore/bucket"
+	"github.com/nikosgavalas/kvstore/bucket/s3"
 )
 
 // program is the binary under test: only a process of its own can be killed.
@@ -104,9 +106,46 @@ func TestKilledFile(t *testing.T) {
 	}
 }
 
-// TestRemote kills the program, deletes its directory and goes on in another
-// one, until it gets through.
 func TestRemote(t *testing.T) {
+	testRemote(t, func(t *testing.T) string {
+		return "file://" + filepath.ToSlash(filepath.Join(t.TempDir(), "r"))
+	})
+}
+
+// TestMinIO is TestRemote with the server of KVSTORE_S3_URL, where the bucket
+// exists.
+func TestMinIO(t *testing.T) {
+	base, err := url.Parse(os.Getenv("KVSTORE_S3_URL"))
+	if err != nil || base.Host == "" {
+		t.Skip("KVSTORE_S3_URL names no bucket; make test-minio starts a server")
+	}
+	testRemote(t, func(t *testing.T) string {
+		remote := base.JoinPath(fmt.Sprintf("wordcount-%08x", rand.Uint32())).String()
+		t.Cleanup(func() { empty(t, remote) })
+		return remote
+	})
+}
+
+// empty deletes what is in a bucket.
+func empty(t *testing.T, remote string) {
+	ctx := context.Background()
+	b, err := s3.Open(remote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for o, err := range b.List(ctx, "") {
+		if err == nil {
+			err = b.Delete(ctx, o.Name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// testRemote kills the program, deletes its directory and goes on in another
+// one, until it gets through.
+func testRemote(t *testing.T, newRemote func(*testing.T) string) {
 	rnd := newRand(t)
 	text := randomText(rnd, 30_000)
 	want := countWords(text)
@@ -116,7 +155,7 @@ func TestRemote(t *testing.T) {
 	}
 	for _, engine := range kvstore.Engines() {
 		t.Run(engine.String(), func(t *testing.T) {
-			remote := "file://" + filepath.ToSlash(filepath.Join(t.TempDir(), "r"))
+			remote := newRemote(t)
 			args := func() []string {
 				return []string{"--engine", engine.String(), "--dir", filepath.Join(t.TempDir(), "d"), "--remote", remote, "--every", "1000", file}
 			}

@@ -81,8 +81,13 @@ const (
 	readDamaged = 3
 )
 
-// The wait after the first failure; it doubles with each of the next.
-const firstDelay = 50 * time.Millisecond
+// The wait after the first failure, which doubles with each of the next, and the
+// time after which there are no more attempts. Buckets that try again themselves
+// may have taken it all for the first.
+const (
+	firstDelay = 50 * time.Millisecond
+	patience   = 8 * time.Second
+)
 
 // errLocal marks a failure on this side.
 var errLocal = errors.New("on this side")
@@ -90,7 +95,7 @@ var errLocal = errors.New("on this side")
 // retry calls f again, after a growing delay, while it fails for a reason that
 // may pass.
 func (r *Remote) retry(ctx context.Context, f func() error) error {
-	delay := firstDelay
+	delay, begin := firstDelay, r.o.Now()
 	for attempt := 1; ; attempt++ {
 		err := f()
 		if err == nil {
@@ -104,7 +109,7 @@ func (r *Remote) retry(ctx context.Context, f func() error) error {
 				return err
 			}
 		}
-		if attempt == attempts || attempt >= readDamaged && errors.Is(err, manifest.ErrCorrupt) {
+		if attempt == attempts || r.o.Now().Sub(begin) > patience || attempt >= readDamaged && errors.Is(err, manifest.ErrCorrupt) {
 			return err
 		}
 		r.o.Logger.Warn("kvstore: a request to the remote failed and will be repeated", "attempt", attempt, "error", err)
