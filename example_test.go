@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/bucket"
 )
 
 // tempDir stands for the directory that a program keeps its state in.
@@ -249,4 +251,69 @@ func ExampleOpenSnapshot() {
 	must(err)
 	fmt.Printf("%s\n", value)
 	// Output: in the snapshot
+}
+
+// Snapshots go to a bucket; when the machine is lost, another one goes on from
+// the last. The bucket here is a directory; s3.Open has others.
+func ExampleRestore() {
+	dir, remove := tempDir()
+	defer remove()
+	ctx := context.Background()
+	remote, err := bucket.NewDir(filepath.Join(dir, "bucket"))
+	must(err)
+
+	first, err := kvstore.Open(filepath.Join(dir, "first"), kvstore.Options{Remote: remote})
+	must(err)
+	must(first.Set([]byte("counted"), []byte("1000")))
+	snap, err := first.Snapshot(ctx, 1, []byte("line 1000"))
+	must(err)
+	must(snap.Wait(ctx)) // now it is in the bucket
+	must(first.Set([]byte("counted"), []byte("1234")))
+
+	// The first machine does not answer any more.
+	must(kvstore.Restore(ctx, filepath.Join(dir, "second"), remote, kvstore.LastSnapshot, kvstore.RestoreOptions{}))
+	second, err := kvstore.Open(filepath.Join(dir, "second"), kvstore.Options{Remote: remote})
+	must(err)
+	value, err := second.Get(nil, []byte("counted"))
+	must(err)
+	base, _ := second.Base()
+	fmt.Printf("counted %s at %s\n", value, base.Meta)
+
+	// It was alive after all, but it cannot get in the way.
+	snap, err = first.Snapshot(ctx, 2, nil)
+	must(err)
+	fmt.Println("the first one is fenced:", errors.Is(snap.Wait(ctx), kvstore.ErrFenced))
+	must(first.Close())
+	must(second.Close())
+	// Output:
+	// counted 1000 at line 1000
+	// the first one is fenced: true
+}
+
+func ExampleMigrate() {
+	dir, remove := tempDir()
+	defer remove()
+	ctx := context.Background()
+
+	s, err := kvstore.Open(filepath.Join(dir, "old"), kvstore.Options{Engine: kvstore.LSMTree{}})
+	must(err)
+	must(s.Set([]byte("key"), []byte("value")))
+	snap, err := s.Snapshot(ctx, 7, []byte("offset 42"))
+	must(err)
+	must(snap.Wait(ctx))
+	must(s.Close())
+
+	view, err := kvstore.OpenSnapshot(ctx, filepath.Join(dir, "old"), kvstore.LastSnapshot)
+	must(err)
+	must(kvstore.Migrate(ctx, view, filepath.Join(dir, "new"), kvstore.MigrateOptions{Engine: kvstore.HybridLog{}}))
+	must(view.Close())
+
+	s, err = kvstore.Open(filepath.Join(dir, "new"), kvstore.Options{})
+	must(err)
+	value, err := s.Get(nil, []byte("key"))
+	must(err)
+	base, exact := s.Base()
+	fmt.Printf("%s: %s, snapshot %d at %s, %v\n", s.Stats().Engine, value, base.ID, base.Meta, exact)
+	must(s.Close())
+	// Output: hybridlog: value, snapshot 7 at offset 42, true
 }
