@@ -61,20 +61,16 @@ type upload struct {
 
 func newRemote(s *Store, o Options) *remote {
 	r := &remote{s: s, nonce: random(), grace: o.Grace, turn: make(chan struct{}, 1)}
-	r.reader = checkpoint.New(o.Remote, checkpointOptions(s, o.Progress))
+	r.reader = checkpoint.New(o.Remote, checkpoint.Options{Sleep: s.sched.Sleep, Now: s.sched.Now, Logger: s.log, Progress: told(o.Progress)})
 	return r
 }
 
-func checkpointOptions(s *Store, progress func(Progress)) checkpoint.Options {
-	return checkpoint.Options{Sleep: s.sched.Sleep, Now: s.sched.Now, Logger: s.log, Progress: told("upload", progress)}
-}
-
-// told makes what a remote is told of progress into what the user is told.
-func told(task string, progress func(Progress)) func(done, total int64) {
+// told makes what a remote tells of progress into what the user is told.
+func told(progress func(Progress)) func(task string, done, total int64) {
 	if progress == nil {
 		return nil
 	}
-	return func(done, total int64) { progress(Progress{task, done, total}) }
+	return func(task string, done, total int64) { progress(Progress{task, done, total}) }
 }
 
 // acquire waits until nobody else uses the writer.
@@ -122,8 +118,18 @@ func (r *remote) resume() {
 			r.enqueue(&Snapshot{id: e.ID, n: e.N, done: make(chan struct{})}, nil)
 		}
 	}
-	if m.Turned {
-		r.enqueueTurn()
+	if !m.Turned {
+		return
+	}
+	// The base may be a snapshot that is to stay here.
+	sn := &Snapshot{done: make(chan struct{})}
+	for _, e := range m.Snapshots {
+		if e.Upload == manifest.Done && e.ID > sn.id && m.Line.Has(e.Line, e.ID) {
+			sn.id, sn.n = e.ID, e.N
+		}
+	}
+	if sn.n != 0 || m.Base == 0 {
+		r.enqueue(sn, &m.Line)
 	}
 }
 
@@ -185,7 +191,9 @@ func (r *remote) next(ctx context.Context) {
 	r.mu.Unlock()
 	u.cancel(nil)
 	close(u.sn.done)
-	r.prune(ctx)
+	if err == nil {
+		r.clean(ctx)
+	}
 	r.release()
 }
 
@@ -214,7 +222,7 @@ func (r *remote) claim(ctx context.Context) error {
 	if r.lost != nil || r.writer != nil {
 		return r.lost
 	}
-	w, err := r.reader.Claim(ctx, r.nonce, r.accept)
+	w, err := r.reader.Claim(ctx, r.nonce, checkpoint.Host{Accept: r.accept, Number: r.s.dir.Number, Announce: r.announce})
 	r.lose(err)
 	if err == nil {
 		r.writer = w
@@ -233,17 +241,19 @@ func (r *remote) lose(err error) {
 // accept says whether the newest snapshot of the remote is one that the history
 // of this directory has in it.
 func (r *remote) accept(newest *manifest.Record) error {
+	if newest == nil {
+		return nil
+	}
 	m := r.s.dir.Manifest()
+	for _, known := range append(slices.Clip(m.Announced), m.Remote) {
+		if newest.Key == known.Key && (newest.Nonce == known.Nonce || newest.Nonce == 0) {
+			return nil // also if it is damaged
+		}
+	}
 	switch {
-	case newest == nil:
-		return nil
-	case newest.Mark() == m.Remote, newest.Mark() == m.Announced:
-		return nil
-	case newest.Nonce == 0 && (newest.Key == m.Remote.Key || newest.Key == m.Announced.Key):
-		return nil // it is damaged
 	case newest.Nonce == 0:
 		return fmt.Errorf("%w: the newest snapshot in %s cannot be read", ErrDiverged, r.reader.Bucket())
-	case newest.Snapshot.ID == 0 && (m.Remote == (manifest.Mark{}) || newest.Snapshot.Line.ID == m.Line.ID):
+	case newest.Snapshot.ID == 0 && !m.Published():
 		return nil // the empty beginning
 	}
 	return fmt.Errorf("%w: the newest snapshot in %s, %d, was not taken by this directory; restore it to another directory, or use an empty place",
@@ -274,62 +284,64 @@ func (r *remote) upload(u *upload) error {
 		}
 		sn = *found
 	}
+	line := sn.Line
 	if u.line != nil {
-		sn.Line = *u.line
+		line = *u.line
 	}
 	from := r.writer.Newest()
-	if from != nil && isSnapshot(from, &sn) {
-		return r.published(u) // it is there already
+	if from != nil && isSnapshot(from, sn.N, sn.Nonce) {
+		return r.published() // it is there already
 	}
 	if u.line != nil {
 		// What is gone back to has its bytes there, most likely.
-		h, err := r.reader.History(u.ctx)
-		if err != nil {
-			return err
-		}
-		for _, rec := range h.Records {
-			if isSnapshot(rec, &sn) {
+		for _, rec := range r.writer.History().Records {
+			if isSnapshot(rec, sn.N, sn.Nonce) {
 				from = rec
 			}
 		}
 	}
 	_, err := r.writer.Publish(u.ctx, checkpoint.Upload{
-		Snapshot: sn, HashSeed: m.HashSeed, Folder: s.dir.Folder, Number: s.dir.Number, From: from, Announce: r.announce,
+		Snapshot: sn, Line: line, HashSeed: m.HashSeed, Folder: s.dir.Folder, From: from, Keep: r.keep(s.retention()),
 	})
 	r.lose(err)
 	if err != nil {
 		return err
 	}
-	return r.published(u)
+	return r.published()
 }
 
-// announce notes what is about to be published, and what was found to be there.
+// announce notes what is about to be published.
 func (r *remote) announce(next manifest.Mark) error {
 	return r.s.dir.Commit(func(m *manifest.Manifest) error {
-		if newest := r.writer.Newest(); newest != nil {
-			m.Remote = newest.Mark()
-		}
-		m.Announced = next
+		m.Announced = append(slices.Clip(m.Announced), next)
 		return nil
 	})
 }
 
-func isSnapshot(rec *manifest.Record, sn *manifest.Snapshot) bool {
-	return rec.Nonce != 0 && rec.Snapshot.N == sn.N && rec.Snapshot.Nonce == sn.Nonce && rec.Snapshot.ID == sn.ID
+// isSnapshot reports whether a record is of the snapshot with that number and
+// nonce.
+func isSnapshot(rec *manifest.Record, n, nonce uint64) bool {
+	return rec.Snapshot.N == n && rec.Snapshot.Nonce == nonce
 }
 
-// published notes what is at the remote. Files that only uploaded snapshots
+// published notes what is at the remote now. Files that only uploaded snapshots
 // need go, but for the newest.
-func (r *remote) published(u *upload) error {
+func (r *remote) published() error {
+	h := r.writer.History()
+	newest := h.Newest()
 	return r.s.dir.Commit(func(m *manifest.Manifest) error {
-		m.Remote = r.writer.Newest().Mark()
+		m.Remote, m.Announced = newest.Mark(), nil
 		m.Snapshots = slices.Clone(m.Snapshots)
 		for i := range m.Snapshots {
-			if e := &m.Snapshots[i]; e.N == u.sn.n && e.Upload == manifest.Pending {
+			e := &m.Snapshots[i]
+			switch {
+			case slices.ContainsFunc(h.Records, func(rec *manifest.Record) bool { return isSnapshot(rec, e.N, e.Nonce) }):
 				e.Upload = manifest.Done
+			case e.Upload == manifest.Done && len(h.Damaged) == 0:
+				e.Upload = manifest.Local // it was pruned there
 			}
 		}
-		if newest := r.writer.Newest().Snapshot; m.Line.Has(newest.Line.ID, newest.ID) {
+		if newest.Line.ID == m.Line.ID || newest.Snapshot.N == m.Base {
 			m.Turned = false
 		}
 		r.s.retain(m, r.s.retention())
@@ -337,28 +349,30 @@ func (r *remote) published(u *upload) error {
 	})
 }
 
-// prune applies the retention of the store to the remote.
-func (r *remote) prune(ctx context.Context) {
-	if r.writer == nil || r.lost != nil || ctx.Err() != nil {
-		return
-	}
-	p, err := r.writer.Prune(ctx, r.grace, r.keep(r.s.retention()))
+// clean removes what is no snapshot at the remote any more. What fails is done
+// the next time.
+func (r *remote) clean(ctx context.Context) {
+	err := r.writer.Clean(ctx, r.grace)
 	r.lose(err)
-	if err == nil {
-		err = r.trim(p.Kept)
+	if err == nil && len(r.s.dir.Manifest().Line.Forks) > maxForks {
+		err = r.trim(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
-		r.s.log.Error("kvstore: removing snapshots at the remote", "error", err)
+		r.s.log.Error("kvstore: removing what no snapshot at the remote needs", "error", err)
 	}
 }
 
 // trim drops forks of lines that no snapshot is left of, here and there.
-func (r *remote) trim(kept []*manifest.Record) error {
-	if len(r.s.dir.Manifest().Line.Forks) <= maxForks {
-		return nil
+func (r *remote) trim(ctx context.Context) error {
+	h, err := r.reader.History(ctx)
+	if err != nil {
+		return err
+	}
+	if len(h.Damaged) > 0 {
+		return nil // whose lines are not known
 	}
 	return r.s.dir.Commit(func(m *manifest.Manifest) error {
-		trimForks(m, kept)
+		trimForks(m, h.Records)
 		return nil
 	})
 }
@@ -377,7 +391,13 @@ func (r *remote) pruneBy(ctx context.Context, p Policy, report *PruneReport) err
 		if err := r.claim(ctx); err != nil {
 			return err
 		}
-		pruned, err = r.writer.Prune(ctx, r.grace, r.keep(p))
+		before := r.writer.Newest()
+		if pruned, err = r.writer.Prune(ctx, r.keep(p)); err == nil && r.writer.Newest() != before {
+			err = r.published() // again
+		}
+		if err == nil {
+			err = r.writer.Clean(ctx, r.grace)
+		}
 		r.lose(err)
 	}
 	if err != nil {
@@ -415,7 +435,7 @@ func (r *remote) keep(p Policy) checkpoint.Choice {
 			}
 		}
 		kept := map[manifest.Key]bool{}
-		for i := range p.kept(all, h.Newest().Snapshot.Line, r.s.sched.Now()) {
+		for i := range p.kept(all, h.Newest().Line, r.s.sched.Now()) {
 			kept[h.Records[i].Key] = true
 		}
 		return kept
@@ -433,7 +453,7 @@ func RemoteSnapshots(ctx context.Context, b bucket.Bucket) ([]SnapshotInfo, erro
 	if len(h.Records) == 0 {
 		return nil, errors.Join(h.Damaged...)
 	}
-	return remoteInfos(h, h.Newest().Snapshot.Line), errors.Join(h.Damaged...)
+	return remoteInfos(h, h.Newest().Line), errors.Join(h.Damaged...)
 }
 
 // remoteInfos describes the snapshots of a remote, by growing id. Of those with

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/nikosgavalas/kvstore/bucket"
 	"github.com/nikosgavalas/kvstore/internal/checkpoint"
@@ -20,9 +20,8 @@ import (
 // RestoreOptions configure Restore. The zero value of every field is its
 // default.
 type RestoreOptions struct {
-	// Engine has the settings for the engine of the snapshot; nil stands for the
-	// default ones. Another engine than that of the snapshot is refused with
-	// ErrEngine: see Migrate.
+	// Engine is the engine that the store will be opened with; nil stands for that
+	// of the snapshot. Another one is refused with ErrEngine: see Migrate.
 	Engine Engine
 
 	// Copy leaves the remote to whoever writes to it. Without it Restore claims
@@ -35,8 +34,7 @@ type RestoreOptions struct {
 	// one that is asked for is damaged.
 	Fallback bool
 
-	MemoryBytes int64        // as Options.MemoryBytes
-	Logger      *slog.Logger // as Options.Logger
+	Logger *slog.Logger // as Options.Logger
 	// Progress is told how far the download is, often, and from several
 	// goroutines.
 	Progress func(Progress)
@@ -44,8 +42,9 @@ type RestoreOptions struct {
 
 // Restore makes a directory a store with the state of a snapshot in a bucket:
 // which is an ID, a Ref or LastSnapshot. The directory must not exist, or be
-// empty, or one that an earlier Restore or Migrate has not finished: that can
-// be told, and not be opened. Every file is verified before it is used.
+// empty, or one that an earlier Restore or Migrate has not finished: such a
+// directory cannot be opened. Every file is verified, and again when the store is
+// opened for the first time.
 //
 // If the directory holds a store the error is ErrExists, and no request was
 // made. If the bucket has no such snapshot the error is ErrNoSnapshot, and
@@ -64,7 +63,7 @@ func restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o Re
 	if err := vacant(dir, o.Engine); err != nil {
 		return err
 	}
-	r := checkpoint.New(b, checkpoint.Options{Logger: o.Logger, Progress: told("download", o.Progress)})
+	r := checkpoint.New(b, checkpoint.Options{Logger: o.Logger, Progress: told(o.Progress)})
 	h, err := r.History(ctx)
 	if err != nil {
 		return err
@@ -75,12 +74,11 @@ func restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o Re
 		return errors.Join(append(h.Damaged, err)...)
 	}
 	if !o.Copy {
-		if _, err := r.Claim(ctx, random(), func(*manifest.Record) error { return nil }); err != nil {
+		w, err := r.Claim(ctx, random(), checkpoint.Host{})
+		if err != nil {
 			return err
 		}
-		if h, err = r.History(ctx); err != nil {
-			return err
-		}
+		h = w.History()
 	}
 	rec, err := findRecord(h, which)
 	if err != nil {
@@ -100,7 +98,7 @@ func restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o Re
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		// It may have been removed while it was read.
-		if now, listErr := r.History(ctx); listErr == nil && !slices.ContainsFunc(now.Records, func(n *manifest.Record) bool { return n.Key == rec.Key }) {
+		if now, listErr := r.History(ctx); listErr == nil && !now.Has(rec.Key) {
 			return fmt.Errorf("snapshot %d: %w", rec.Snapshot.ID, ErrPruned)
 		}
 	}
@@ -153,16 +151,17 @@ func filesystem(e Engine) vfs.FS {
 	return vfs.OS
 }
 
-func restoreRecord(ctx context.Context, dir string, r *checkpoint.Remote, h *checkpoint.History, rec *manifest.Record, o RestoreOptions) error {
-	eng, err := ParseEngine(rec.Snapshot.State.Engine)
-	if err != nil {
+// restoreRecord makes the directory. No engine has a part in that: the first one
+// that opens it goes to the snapshot as in a rollback.
+func restoreRecord(ctx context.Context, path string, r *checkpoint.Remote, h *checkpoint.History, rec *manifest.Record, o RestoreOptions) (err error) {
+	has := rec.Snapshot.State.Engine
+	if _, err := ParseEngine(has); err != nil {
 		return fmt.Errorf("%w: snapshot %d: %w", ErrEngine, rec.Snapshot.ID, err)
 	}
 	if o.Engine != nil {
-		if has, wants := eng.String(), o.Engine.Driver().Name(); has != wants {
+		if wants := o.Engine.Driver().Name(); has != wants {
 			return fmt.Errorf("%w: snapshot %d was taken by %s, not by %s; restore it without an engine, or migrate it", ErrEngine, rec.Snapshot.ID, has, wants)
 		}
-		eng = o.Engine
 	}
 	first := originOf(h, rec).first()
 	first.Store, first.HashSeed = rec.Snapshot.Store, rec.HashSeed
@@ -172,20 +171,30 @@ func restoreRecord(ctx context.Context, dir string, r *checkpoint.Remote, h *che
 		first.State.Seq = max(first.State.Seq, r.Snapshot.State.Seq)
 	}
 	first.Turned = rec != h.Newest() && !o.Copy
-	s, err := begin(dir, Options{Engine: eng, MemoryBytes: o.MemoryBytes, Logger: o.Logger}, &first)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	folder := manifest.Folder{FS: filesystem(o.Engine), Path: filepath.ToSlash(path)}
+	lock, err := lockDir(folder, Newest)
 	if err != nil {
 		return err
 	}
-	t, err := s.download(ctx, r, rec)
-	if err == nil {
-		err = s.rollback(t, first.Line, true)
-		t.release()
-	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	dir, err := openDir(folder, has, &first, o.Logger)
 	if err != nil {
-		s.discard()
-		return errors.Join(err, s.lock.Close())
+		return err
 	}
-	return s.Close()
+	t, err := download(ctx, dir, r, rec)
+	if err != nil {
+		return err
+	}
+	defer t.release()
+	return dir.Commit(func(m *manifest.Manifest) error {
+		m.Unfinished, m.Restored = false, true
+		m.Snapshots = []manifest.Entry{t.entry}
+		m.Base, m.BaseSeq = t.entry.N, m.State.Seq
+		return nil
+	})
 }
 
 // origin is what a directory that is made from a snapshot of another one has to
@@ -197,7 +206,10 @@ type origin struct {
 }
 
 func originOf(h *checkpoint.History, rec *manifest.Record) origin {
-	o := origin{remote: h.Newest().Mark(), line: lineFrom(&rec.Snapshot, rec == h.Newest())}
+	o := origin{remote: h.Newest().Mark(), line: h.Newest().Line}
+	if rec != h.Newest() {
+		o.line = lineFrom(&rec.Snapshot)
+	}
 	// The number of a record is higher than those of its files.
 	for _, r := range h.Records {
 		o.next = max(o.next, r.N+1)
@@ -209,7 +221,7 @@ func originOf(h *checkpoint.History, rec *manifest.Record) origin {
 func (o origin) first() manifest.Manifest {
 	return manifest.Manifest{
 		Store: random(), HashSeed: random(), Next: o.next, Unfinished: true,
-		Remote: o.remote, Announced: o.remote, Line: o.line,
+		Remote: o.remote, Line: o.line,
 	}
 }
 
@@ -227,7 +239,7 @@ func OpenRemoteSnapshot(ctx context.Context, b bucket.Bucket, which Which, progr
 }
 
 func openRemoteSnapshot(ctx context.Context, b bucket.Bucket, which Which, progress func(Progress)) (_ *View, err error) {
-	r := checkpoint.New(b, checkpoint.Options{Progress: told("download", progress)})
+	r := checkpoint.New(b, checkpoint.Options{Progress: told(progress)})
 	h, err := r.History(ctx)
 	if err != nil {
 		return nil, err
@@ -252,7 +264,7 @@ func openRemoteSnapshot(ctx context.Context, b bucket.Bucket, which Which, progr
 	folder := manifest.Folder{FS: vfs.OS, Path: filepath.ToSlash(dir)}
 	if err := fetchTo(ctx, r, rec, folder); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			if now, listErr := r.History(ctx); listErr == nil && !slices.ContainsFunc(now.Records, func(n *manifest.Record) bool { return n.Key == rec.Key }) {
+			if now, listErr := r.History(ctx); listErr == nil && !now.Has(rec.Key) {
 				return nil, fmt.Errorf("snapshot %d: %w", rec.Snapshot.ID, ErrPruned)
 			}
 		}
@@ -263,7 +275,7 @@ func openRemoteSnapshot(ctx context.Context, b bucket.Bucket, which Which, progr
 		return nil, err
 	}
 	return &View{
-		reader: reader, info: recordInfo(rec, h.Newest().Snapshot.Line), origin: originOf(h, rec),
+		reader: reader, info: recordInfo(rec, h.Newest().Line), origin: originOf(h, rec),
 		cleanup: func() error { return os.RemoveAll(dir) },
 	}, nil
 }
@@ -276,11 +288,12 @@ func fetchTo(ctx context.Context, r *checkpoint.Remote, rec *manifest.Record, fo
 			err = errors.Join(err, h.Close())
 		}
 	}()
-	return r.Fetch(ctx, rec, func(f manifest.File) (vfs.File, error) {
+	return r.Fetch(ctx, rec, func(f manifest.File) (io.WriterAt, error) {
 		h, err := folder.FS.Create(folder.Join(f.Name()))
-		if err == nil {
-			open = append(open, h)
+		if err != nil {
+			return nil, err
 		}
-		return h, err
+		open = append(open, h)
+		return h, nil
 	})
 }

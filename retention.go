@@ -94,7 +94,7 @@ func (s *Store) retain(m *manifest.Manifest, p Policy) {
 	})
 	if s.remote != nil {
 		dropUploaded(m)
-	} else if len(m.Line.Forks) > maxForks && m.Announced == (manifest.Mark{}) {
+	} else if len(m.Line.Forks) > maxForks && !m.Published() {
 		trimForks(m, nil)
 	}
 }

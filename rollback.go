@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/nikosgavalas/kvstore/internal/checkpoint"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
-	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
 // Rollback makes the store what it was at a snapshot, in place: which is an ID,
@@ -113,17 +113,11 @@ func (s *Store) lineTo(t *target) manifest.Line {
 	case t.entry.N == 0:
 		return manifest.Line{ID: random()}
 	}
-	return lineFrom(&t.snapshot, false)
+	return lineFrom(&t.snapshot)
 }
 
-// lineFrom returns the line of history that goes on from a snapshot: its own, if
-// it is the last one of that.
-func lineFrom(sn *manifest.Snapshot, last bool) manifest.Line {
-	if last {
-		return sn.Line
-	}
-	return sn.Line.Fork(random(), sn.ID)
-}
+// lineFrom returns a new line of history that goes on from a snapshot.
+func lineFrom(sn *manifest.Snapshot) manifest.Line { return sn.Line.Fork(random(), sn.ID) }
 
 // rollback switches to a target, on a line of history. No snapshot is waiting,
 // and none can be cut.
@@ -131,8 +125,8 @@ func (s *Store) rollback(t *target, line manifest.Line, local bool) error {
 	err := s.eng.Install(t.snapshot.State, func(state manifest.State) error {
 		return s.dir.Commit(func(m *manifest.Manifest) error {
 			m.State = state
-			if s.remote != nil && line.ID != m.Line.ID && m.Announced != (manifest.Mark{}) {
-				m.Turned = !local
+			if s.remote != nil && !local && (len(m.Announced) > 0 || m.Remote.Snapshot != t.entry.N) {
+				m.Turned = true
 			}
 			m.Line = line
 			m.Base, m.BaseSeq = t.entry.N, state.Seq
@@ -148,7 +142,7 @@ func (s *Store) rollback(t *target, line manifest.Line, local bool) error {
 			if s.remote != nil {
 				dropUploaded(m)
 			}
-			m.Unfinished = false
+			m.Restored = false
 			return nil
 		})
 	})
@@ -190,7 +184,7 @@ func (r *remote) target(ctx context.Context, which Which, missing error) (*targe
 	if err != nil {
 		return nil, errors.Join(missing, fmt.Errorf("in %s: %w", r.reader.Bucket(), err))
 	}
-	return r.s.download(ctx, r.reader, rec)
+	return download(ctx, r.s.dir, r.reader, rec)
 }
 
 // findRecord returns the record of a snapshot.
@@ -224,9 +218,10 @@ func findRecord(h *checkpoint.History, which Which) (*manifest.Record, error) {
 	return nil, fmt.Errorf("%w: %s; there is %s", ErrNoSnapshot, which.which(), joinIDs(ids))
 }
 
-// download brings the files of a snapshot here that are not, and pins them.
-func (s *Store) download(ctx context.Context, from *checkpoint.Remote, rec *manifest.Record) (_ *target, err error) {
-	m := s.dir.Manifest()
+// download brings the files of a snapshot into a directory, as far as they are
+// not there, and pins them.
+func download(ctx context.Context, dir *manifest.Dir, from *checkpoint.Remote, rec *manifest.Record) (_ *target, err error) {
+	m := dir.Manifest()
 	sn := rec.Snapshot
 	if sn.State.Engine != m.State.Engine || rec.HashSeed != m.HashSeed || sn.Store != m.Store {
 		return nil, fmt.Errorf("%w: snapshot %d was taken by %s in another store; restore it to a directory of its own", ErrEngine, sn.ID, sn.State.Engine)
@@ -234,38 +229,42 @@ func (s *Store) download(ctx context.Context, from *checkpoint.Remote, rec *mani
 	var pinned []manifest.File
 	release := func() {
 		for _, f := range pinned {
-			s.dir.Unpin(f.Kind, f.N)
+			dir.Unpin(f.Kind, f.N)
 		}
 	}
-	var open []vfs.File
+	var adopted []*manifest.Adoption // that are not finished
 	defer func() {
-		for _, h := range open {
-			err = errors.Join(err, h.Close())
+		for _, a := range adopted {
+			a.Cancel()
 		}
 		if err != nil {
 			release()
 		}
 	}()
-	err = from.Fetch(ctx, rec, func(f manifest.File) (vfs.File, error) {
-		h, err := s.dir.Adopt(f)
-		if err != nil {
+	err = from.Fetch(ctx, rec, func(f manifest.File) (io.WriterAt, error) {
+		a, err := dir.Adopt(f)
+		switch {
+		case err != nil:
 			return nil, err
+		case a == nil:
+			pinned = append(pinned, f)
+			return nil, nil
 		}
-		pinned = append(pinned, f)
-		if h != nil {
-			open = append(open, h)
-		}
-		return h, nil
+		adopted = append(adopted, a)
+		return a, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("downloading snapshot %d: %w", sn.ID, err)
 	}
-	for _, h := range open {
-		if err := s.dir.Sync(h); err != nil {
+	for len(adopted) > 0 {
+		a := adopted[0]
+		adopted = adopted[1:]
+		if err := a.Finish(); err != nil {
 			return nil, err
 		}
+		pinned = append(pinned, a.Entry())
 	}
-	entry, err := s.dir.WriteSnapshot(sn)
+	entry, err := dir.WriteSnapshot(sn)
 	if err != nil {
 		return nil, err
 	}

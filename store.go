@@ -94,7 +94,11 @@ func begin(path string, opts Options, first *manifest.Manifest) (_ *Store, err e
 			err = errors.Join(err, lock.Close())
 		}
 	}()
-	dir, err := openDir(folder, driver, first, opts.Logger)
+	name := ""
+	if driver != nil {
+		name = driver.Name()
+	}
+	dir, err := openDir(folder, name, first, opts.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -146,9 +150,9 @@ func lockDir(folder manifest.Folder, start Which) (io.Closer, error) {
 	return lock, err
 }
 
-// openDir reads the manifest of the directory, or writes the first one. The
-// driver may be nil, and so may first.
-func openDir(folder manifest.Folder, driver engine.Driver, first *manifest.Manifest, log *slog.Logger) (*manifest.Dir, error) {
+// openDir reads the manifest of the directory, or writes the first one. The name
+// of the engine may be empty, and first may be nil.
+func openDir(folder manifest.Folder, name string, first *manifest.Manifest, log *slog.Logger) (*manifest.Dir, error) {
 	content, err := folder.Probe()
 	if err == nil && content == manifest.Store && first != nil {
 		var m *manifest.Manifest
@@ -165,8 +169,8 @@ func openDir(folder manifest.Folder, driver engine.Driver, first *manifest.Manif
 	case content == manifest.Foreign:
 		return nil, fmt.Errorf("%w: somebody else has begun to use it", ErrNotStore)
 	case content == manifest.Empty:
-		if driver == nil {
-			driver = Engines()[0].Driver()
+		if name == "" {
+			name = Engines()[0].String()
 		}
 		// The lock comes before the manifest for good, so that a directory with
 		// less than a manifest can be told from one that is not ours.
@@ -177,7 +181,7 @@ func openDir(folder manifest.Folder, driver engine.Driver, first *manifest.Manif
 			first = &manifest.Manifest{Store: random(), HashSeed: random(), Line: manifest.Line{ID: random()}}
 		}
 		m := *first
-		m.State.Engine = driver.Name()
+		m.State.Engine = name
 		return manifest.Create(folder, m, log)
 	}
 	dir, err := manifest.Open(folder, log)
@@ -187,9 +191,9 @@ func openDir(folder manifest.Folder, driver engine.Driver, first *manifest.Manif
 	if dir.Manifest().Unfinished {
 		return nil, fmt.Errorf("%w yet: a restore or a migration into it was interrupted, or is going on; repeat it", ErrNotStore)
 	}
-	if has := dir.Manifest().State.Engine; driver != nil && has != driver.Name() {
+	if has := dir.Manifest().State.Engine; name != "" && has != name {
 		return nil, fmt.Errorf("%w: the directory was made by %s, not by %s; open it with %s, or migrate it",
-			ErrEngine, has, driver.Name(), has)
+			ErrEngine, has, name, has)
 	}
 	return dir, nil
 }
@@ -197,6 +201,9 @@ func openDir(folder manifest.Folder, driver engine.Driver, first *manifest.Manif
 // start opens the engine at the state that is asked for.
 func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error) {
 	m := s.dir.Manifest()
+	if m.Restored && at == Newest {
+		at = LastSnapshot
+	}
 	var entry *manifest.Entry
 	if at != Newest {
 		if entry, err = find(m, at); err != nil {
@@ -213,11 +220,13 @@ func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error
 	if err != nil {
 		return err
 	}
-	if at != Newest && (damaged || number(entry) != m.Base || s.eng.Seq().Issued != m.BaseSeq) {
+	if at != Newest && (damaged || m.Restored || number(entry) != m.Base || s.eng.Seq().Issued != m.BaseSeq) {
 		s.log.Info("kvstore: rolling back to where the store is to start", "start", at.which(), "newest", s.eng.Seq().Issued, "base", m.BaseSeq)
 		var t *target
 		if t, err = s.localTarget(entry); err == nil {
-			err = s.rollback(t, s.lineTo(t), false)
+			// The remote is told if something is left behind there.
+			line := s.lineTo(t)
+			err = s.rollback(t, line, line.ID == m.Line.ID)
 		}
 	} else {
 		err = s.loadBase()

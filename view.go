@@ -99,7 +99,11 @@ func openEntry(folder manifest.Folder, e manifest.Entry, m *manifest.Manifest) (
 	if err != nil {
 		return nil, err
 	}
-	return &View{reader: reader, info: localInfo(sn, e, m.Line), origin: origin{m.Remote, m.Next, lineFrom(sn, e.N == m.Base)}}, nil
+	v := &View{reader: reader, info: localInfo(sn, e, m.Line), origin: origin{m.Remote, m.Next, m.Line}}
+	if e.N != m.Base {
+		v.origin.line = lineFrom(sn)
+	}
+	return v, nil
 }
 
 // Info describes the snapshot, as of when it was opened.

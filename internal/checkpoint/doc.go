@@ -17,13 +17,18 @@
 //
 // # Publishing
 //
-// A snapshot is there when its record is. Its objects are put before, and the
-// record lists all bytes of all files, so there is no chain of snapshots to
-// follow. Bytes that are there already, in objects of the snapshot before, are
-// not put again; the rest becomes one object, or a few large ones, or a part of
-// the record if it is tiny. A snapshot whose bytes are spread over too many
-// objects, or over objects of which little is in use, takes its share of the
-// worst of them into its own.
+// The newest record says what the remote holds: its own snapshot, and those of
+// the older records that it keeps. So publishing one snapshot and letting go of
+// others is one step, and a record that appears late, as the request that put it
+// was sent twice, changes nothing. Removing snapshots without a new one is
+// publishing the newest again, with others kept.
+//
+// Objects are put before the record, and the record lists all bytes of all
+// files, so there is no chain of snapshots to follow. Bytes that are there
+// already, in objects of a snapshot before, are not put again; the rest becomes
+// one object, or a few large ones, or a part of the record if it is tiny. A
+// snapshot whose bytes are spread over too many objects, or over objects of
+// which little is in use, takes its share of the worst of them into its own.
 //
 // # Fencing
 //
@@ -41,17 +46,15 @@
 //
 // # Removing
 //
-// Only the writer removes. A fenced one that wakes up may still carry out what
-// it had decided; so what it can have decided must harm nobody. It never
-// removes what the newest record of its epoch needs, and no object of a later
-// epoch. Therefore a writer names only objects of its own epoch and of the
-// record that it goes on from; what else a snapshot needs, it puts again.
+// Only the writer removes. One that was fenced and does not know yet may still
+// carry out what it had decided, so that must harm nobody. It decides by the
+// record that it published last and by what that keeps, not by what it finds in
+// the bucket, and removes no object of a later epoch. If that record was
+// complete, it is the one that the next writer goes on from; so a writer may
+// name objects of its own epoch, and of the snapshots that it goes on from. What
+// else a snapshot needs, it puts again.
 //
-// A record that goes is put under retired/ first. Its objects stay as long as a
-// grace lasts, for those who are reading it, and then go, followed by the
-// retired record. Clocks decide on nothing but that.
-//
-// A request may arrive after its sender gave up on it. That is harmless for
-// claims and objects, whose names are not used again. The name of a record is
-// made void, by an empty object, before the writer publishes another one.
+// A record that is no snapshot any more is put under retired/, and removed. Its
+// objects stay as long as a grace lasts, for those who are reading it, and then
+// go, followed by the retired record. Clocks decide on nothing but that.
 package checkpoint

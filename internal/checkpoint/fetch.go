@@ -12,26 +12,34 @@ import (
 	"sync/atomic"
 
 	"github.com/nikosgavalas/kvstore/internal/manifest"
-	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
 // loadBytes is how much of an object one request asks for, about.
 const loadBytes = 16 << 20
 
-// Fetch writes files of a record: those that target returns a file for, which it
-// is called for one after the other. Every piece is compared with its checksum;
-// one that is missing or damaged is told by a CorruptError that names the
-// object. The caller syncs the files and closes them, also after an error.
-func (r *Remote) Fetch(ctx context.Context, rec *manifest.Record, target func(manifest.File) (vfs.File, error)) error {
+// Fetch writes files of a record: those that target, which is asked about one
+// after the other, returns a file for and not nil. Every piece is compared with
+// its checksum; one that is missing or damaged is told by a CorruptError that
+// names the object. The caller syncs the files and closes them, also after an
+// error.
+func (r *Remote) Fetch(ctx context.Context, rec *manifest.Record, target func(manifest.File) (io.WriterAt, error)) error {
 	f := &fetching{r: r, rec: rec, sums: make([][]uint32, len(rec.Parts))}
-	files := make([]vfs.File, len(rec.Parts))
+	files := make([]io.WriterAt, len(rec.Parts))
 	for i, file := range rec.Snapshot.State.Files {
 		h, err := target(file)
 		if err != nil {
 			return err
 		}
-		if files[i] = h; h != nil {
-			f.want(i)
+		if files[i] = h; h == nil {
+			continue
+		}
+		f.want(i)
+		var sum uint32
+		for _, p := range rec.Parts[i] {
+			sum = join(sum, p.CRC, p.Size)
+		}
+		if sum != file.CRC {
+			return &manifest.CorruptError{File: keyName(snapshots, rec.Key), Reason: "the checksum of " + file.Name() + " is not that of its parts"}
 		}
 	}
 	for _, l := range f.loads {
@@ -111,7 +119,7 @@ func (f *fetching) add(object int, off int64, p *piece) {
 }
 
 // load reads one range and writes it to the files.
-func (f *fetching) load(ctx context.Context, l *load, files []vfs.File) error {
+func (f *fetching) load(ctx context.Context, l *load, files []io.WriterAt) error {
 	err := f.r.retry(ctx, func() error {
 		body, err := f.open(ctx, l)
 		if err != nil {
@@ -126,12 +134,15 @@ func (f *fetching) load(ctx context.Context, l *load, files []vfs.File) error {
 		}
 		return nil
 	})
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return &missingError{&manifest.CorruptError{File: f.name(l.object), Reason: "missing"}, err}
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return &manifest.CorruptError{File: f.name(l.object), Offset: l.off, Reason: fmt.Sprintf("it ends before byte %d", l.off+l.size)}
 	}
 	if err == nil && !l.counted {
 		l.counted = true
-		f.r.o.Progress(f.done.Add(l.size), f.total)
+		f.r.o.Progress("download", f.done.Add(l.size), f.total)
 	}
 	return err
 }
@@ -158,7 +169,7 @@ func (f *fetching) open(ctx context.Context, l *load) (io.ReadCloser, error) {
 	return f.r.b.GetRange(ctx, f.name(l.object), l.off, l.size)
 }
 
-func (p *piece) read(body io.Reader, h vfs.File, buf []byte) error {
+func (p *piece) read(body io.Reader, h io.WriterAt, buf []byte) error {
 	p.sum = 0
 	for at, left := p.at, p.size; left > 0; {
 		b := buf[:min(left, int64(len(buf)))]

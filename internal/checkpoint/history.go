@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 
 	"github.com/nikosgavalas/kvstore/internal/manifest"
@@ -12,10 +13,11 @@ import (
 
 // History is the snapshots of a remote.
 type History struct {
-	Epoch   uint64             // the highest that is claimed, 0 for none
 	Records []*manifest.Record // the oldest first
 	// Damaged says which records cannot be read, and why.
 	Damaged []error
+
+	lost []manifest.Key // that cannot be read, the oldest first
 }
 
 // Newest returns the newest record, or nil.
@@ -26,12 +28,29 @@ func (h *History) Newest() *manifest.Record {
 	return h.Records[len(h.Records)-1]
 }
 
+// Has reports whether a record is among the snapshots, as far as they can be
+// read.
+func (h *History) Has(k manifest.Key) bool {
+	return slices.ContainsFunc(h.Records, func(r *manifest.Record) bool { return r.Key == k })
+}
+
+func (h *History) damaged(k manifest.Key, err error) {
+	h.Damaged = append(h.Damaged, err)
+	h.lost = append(h.lost, k)
+}
+
 // listing is what the names in a bucket say.
 type listing struct {
 	epoch    uint64 // the highest that is claimed
 	sealed   []uint64
-	accepted []manifest.Key // records, the oldest first
-	stale    []manifest.Key // records that came from writers that were fenced
+	accepted []manifest.Key // records, the oldest first, snapshots or not
+}
+
+func (l *listing) newest() manifest.Key {
+	if len(l.accepted) == 0 {
+		return manifest.Key{}
+	}
+	return l.accepted[len(l.accepted)-1]
 }
 
 // look lists the bucket. Records are listed before claims: so a record that a
@@ -41,11 +60,32 @@ func (r *Remote) look(ctx context.Context) (*listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	objects, err := r.list(ctx, epochs)
-	if err != nil {
+	l := &listing{}
+	if err := r.lookAtClaims(ctx, l); err != nil {
 		return nil, err
 	}
-	l := &listing{}
+	for _, k := range keys {
+		i, _ := slices.BinarySearch(l.sealed, k.Epoch+1)
+		if i < len(l.sealed) {
+			limit, err := r.from(ctx, l.sealed[i])
+			if err != nil {
+				return nil, err
+			}
+			if k.Compare(limit) > 0 {
+				continue
+			}
+		}
+		l.accepted = append(l.accepted, k)
+	}
+	return l, nil
+}
+
+// lookAtClaims lists the claims.
+func (r *Remote) lookAtClaims(ctx context.Context, l *listing) error {
+	objects, err := r.list(ctx, epochs)
+	if err != nil {
+		return err
+	}
 	for _, o := range objects {
 		e, from, ok := parseEpoch(o.Name)
 		switch {
@@ -57,21 +97,7 @@ func (r *Remote) look(ctx context.Context) (*listing, error) {
 		}
 	}
 	slices.Sort(l.sealed)
-	for _, k := range keys {
-		i, _ := slices.BinarySearch(l.sealed, k.Epoch+1)
-		if i < len(l.sealed) {
-			limit, err := r.from(ctx, l.sealed[i])
-			if err != nil {
-				return nil, err
-			}
-			if k.Compare(limit) > 0 {
-				l.stale = append(l.stale, k)
-				continue
-			}
-		}
-		l.accepted = append(l.accepted, k)
-	}
-	return l, nil
+	return nil
 }
 
 // from reads the newest record that an epoch goes on from.
@@ -125,11 +151,16 @@ func (r *Remote) record(ctx context.Context, k manifest.Key) (*manifest.Record, 
 func (r *Remote) fetch(ctx context.Context, name string, k manifest.Key) (rec *manifest.Record, err error) {
 	err = r.get(ctx, name, func(b []byte) (err error) {
 		rec, err = manifest.DecodeRecord(name, b)
-		if err == nil && rec.Key != k {
+		if errors.Is(err, manifest.ErrNotStore) {
+			err = &manifest.CorruptError{File: name, Reason: "it is no record"}
+		} else if err == nil && rec.Key != k {
 			err = &manifest.CorruptError{File: name, Reason: fmt.Sprintf("it is the record %s", keyName("", rec.Key))}
 		}
 		return err
 	})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &missingError{&manifest.CorruptError{File: name, Reason: "missing"}, err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -142,55 +173,86 @@ func (r *Remote) keep(rec *manifest.Record) {
 	r.mu.records[rec.Key] = rec
 }
 
-func (r *Remote) forget(k manifest.Key) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.mu.records, k)
-}
-
-// History reads what the remote holds. Records that cannot be read are told in
-// the result and do not fail it.
+// History reads what the remote holds: the newest record, and those that it
+// keeps. Records that cannot be read are told in the result and do not fail it.
 func (r *Remote) History(ctx context.Context) (*History, error) {
-	l, err := r.look(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return r.read(ctx, l)
-}
-
-// read reads the accepted records of a listing.
-func (r *Remote) read(ctx context.Context, l *listing) (*History, error) {
-	found := make([]*manifest.Record, len(l.accepted))
-	damaged := make([]error, len(l.accepted))
-	err := parallel(ctx, requests, len(found), func(ctx context.Context, i int) (err error) {
-		found[i], err = r.record(ctx, l.accepted[i])
-		if errors.Is(err, manifest.ErrCorrupt) || errors.Is(err, manifest.ErrVersion) {
-			damaged[i], err = err, nil
-		} else if errors.Is(err, fs.ErrNotExist) {
-			err = nil // pruned after it was listed
-		}
-		return err
-	})
-	h := &History{Epoch: l.epoch}
-	for i := range found {
-		if found[i] != nil {
-			h.Records = append(h.Records, found[i])
-		}
-		if damaged[i] != nil {
-			h.Damaged = append(h.Damaged, damaged[i])
-		}
-	}
-	r.trim(l)
+	_, h, err := r.current(ctx)
 	return h, err
 }
 
-// trim forgets records that are not listed any more.
-func (r *Remote) trim(l *listing) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for k := range r.mu.records {
-		if _, ok := slices.BinarySearchFunc(l.accepted, k, manifest.Key.Compare); !ok {
-			delete(r.mu.records, k)
+// current lists the bucket and reads its history.
+func (r *Remote) current(ctx context.Context) (l *listing, h *History, err error) {
+	for attempt := 1; ; attempt++ {
+		if l, err = r.look(ctx); err != nil {
+			return nil, nil, err
+		}
+		if h, err = r.read(ctx, l); err != nil || len(h.lost) == 0 || attempt == readDamaged {
+			return l, h, err
+		}
+		// A record may be removed after it was listed, or after the newest record
+		// was read that keeps it.
+		now, err := r.look(ctx)
+		if err != nil || now.newest() == l.newest() {
+			return l, h, err
 		}
 	}
+}
+
+// read reads the records of a listing that are snapshots.
+func (r *Remote) read(ctx context.Context, l *listing) (*History, error) {
+	h := &History{}
+	// If the newest record cannot be read, then of what it keeps as much is known
+	// as the one before says.
+	for _, k := range slices.Backward(l.accepted) {
+		rec, err := r.record(ctx, k)
+		if err == nil {
+			return h, r.follow(ctx, rec, h)
+		}
+		if !unreadable(err) {
+			return nil, err
+		}
+		h.damaged(k, err)
+	}
+	return h, nil
+}
+
+// follow adds a record, and those that it keeps, to a history.
+func (r *Remote) follow(ctx context.Context, newest *manifest.Record, h *History) error {
+	kept := make([]*manifest.Record, len(newest.Keep))
+	failed := make([]error, len(kept))
+	err := parallel(ctx, requests, len(kept), func(ctx context.Context, i int) (err error) {
+		kept[i], err = r.record(ctx, newest.Keep[i])
+		if unreadable(err) {
+			failed[i], err = err, nil
+		}
+		return err
+	})
+	for i, k := range newest.Keep {
+		if failed[i] != nil {
+			h.damaged(k, failed[i])
+		} else if kept[i] != nil {
+			h.Records = append(h.Records, kept[i])
+		}
+	}
+	h.Records = append(h.Records, newest)
+	slices.SortFunc(h.Records, func(a, b *manifest.Record) int { return a.Compare(b.Key) })
+	slices.SortFunc(h.lost, manifest.Key.Compare)
+	r.forgetOthers(h)
+	return err
+}
+
+// unreadable reports whether an error is about one record alone.
+func unreadable(err error) bool {
+	return errors.Is(err, manifest.ErrCorrupt) || errors.Is(err, manifest.ErrVersion) || errors.Is(err, fs.ErrNotExist)
+}
+
+// forgetOthers forgets records that are not snapshots any more.
+func (r *Remote) forgetOthers(h *History) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := map[manifest.Key]bool{}
+	for _, rec := range h.Records {
+		known[rec.Key] = true
+	}
+	maps.DeleteFunc(r.mu.records, func(k manifest.Key, _ *manifest.Record) bool { return !known[k] })
 }

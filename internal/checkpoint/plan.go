@@ -9,15 +9,20 @@ import (
 
 // Limits that keep a snapshot cheap to read.
 const (
-	// maxObjects is how many objects the bytes of a snapshot may be in.
-	maxObjects = 64
+	// How many objects the bytes of a snapshot may be in: of snapshots before, of
+	// files that are linked, and of others. All in all it is below 64.
+	maxReused = 32
+	maxLinks  = 15
+	maxPacks  = 15
 	// A snapshot may keep so many bytes in the bucket for one that it uses.
 	maxWaste = 3
 	// A record holds up to so many bytes of files itself.
 	maxInline = 16 << 10
-	// An object has up to so many bytes, or as many as keep their number small.
+	// An object has about so many bytes at most, or as many as keep their number small.
 	objectBytes = 256 << 20
-	// Files from this size on are linked, where the bucket can.
+	// Files from this size on are linked, where the bucket can. That is done only
+	// with files that have ended: a kind of file but a run may grow if it is the
+	// newest of its kind.
 	linkBytes = 1 << 20
 )
 
@@ -112,12 +117,12 @@ func (p *plan) usages() []usage {
 func (p *plan) rebase() {
 	all := p.usages()
 	gone := map[manifest.Key]bool{}
-	if len(all) >= maxObjects {
+	if len(all) > maxReused {
 		slices.SortStableFunc(all, func(a, b usage) int { return cmp.Compare(a.used, b.used) })
-		for _, u := range all[:len(all)-maxObjects/2] {
+		for _, u := range all[:len(all)-maxReused/2] {
 			gone[u.object.Key] = true
 		}
-		all = all[len(all)-maxObjects/2:]
+		all = all[len(all)-maxReused/2:]
 	}
 	var size, used int64
 	for _, u := range all {

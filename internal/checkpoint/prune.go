@@ -4,47 +4,35 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"slices"
+	"math/rand/v2"
 	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/manifest"
 )
 
-// Pruned says what was removed.
+// Pruned says what Prune removed.
 type Pruned struct {
-	Records []*manifest.Record
+	Records []*manifest.Record // that are no snapshots any more
 	Kept    []*manifest.Record
-	Objects int
+	Objects int   // that only those records needed
 	Bytes   int64 // of the objects
 }
 
-// Choice says which records of a history are to be kept.
-type Choice func(*History) map[manifest.Key]bool
-
-// Dry says what Prune would remove sooner or later.
+// Dry says what Prune would remove.
 func (r *Remote) Dry(ctx context.Context, keep Choice) (Pruned, error) {
-	l, err := r.look(ctx)
-	if err != nil {
+	h, err := r.History(ctx)
+	if err != nil || len(h.Records) == 0 {
 		return Pruned{}, err
 	}
-	p, _, _, err := r.choose(ctx, l, keep)
-	return p, err
+	return h.pruned(h.only(keep(h))), nil
 }
 
-// choose returns the records that go, with the objects that nobody needs then,
-// and the objects that stay.
-func (r *Remote) choose(ctx context.Context, l *listing, keep Choice) (p Pruned, live map[manifest.Key]bool, damaged bool, err error) {
-	h, err := r.read(ctx, l)
-	if err != nil {
-		return p, nil, false, err
-	}
-	kept := keep(h)
-	live = map[manifest.Key]bool{}
-	for i, rec := range h.Records {
-		if i == len(h.Records)-1 || kept[rec.Key] {
-			mark(live, rec)
-			p.Kept = append(p.Kept, rec)
-		} else {
+// pruned says what the difference of two histories is.
+func (h *History) pruned(left History) (p Pruned) {
+	p.Kept = left.Records
+	live := left.live()
+	for _, rec := range h.Records {
+		if !left.Has(rec.Key) {
 			p.Records = append(p.Records, rec)
 		}
 	}
@@ -52,44 +40,83 @@ func (r *Remote) choose(ctx context.Context, l *listing, keep Choice) (p Pruned,
 		p.Objects++
 		p.Bytes += o.Size
 	}
-	return p, live, len(h.Damaged) > 0, nil
+	return p
 }
 
-// Prune removes the records that keep does not name, and objects that no
-// snapshot has needed for as long as the grace. The newest record stays. The
-// result has the objects that no snapshot needs any more, which go when the
-// grace is over.
-func (w *Writer) Prune(ctx context.Context, grace time.Duration, keep Choice) (Pruned, error) {
-	if err := w.resolve(ctx); err != nil {
-		return Pruned{}, err
-	}
+// Prune removes snapshots that keep does not keep. They are no snapshots from
+// then on that the newest one is published again without them. Records that
+// cannot be read go too, but the newest may not be one of them.
+func (w *Writer) Prune(ctx context.Context, keep Choice) (Pruned, error) {
 	if err := w.check(ctx); err != nil {
 		return Pruned{}, err
 	}
-	l, err := w.r.look(ctx)
-	if err != nil {
+	if err := w.revive(ctx); err != nil {
 		return Pruned{}, err
 	}
-	p, live, damaged, err := w.r.choose(ctx, l, keep)
+	h := w.snapshots
+	newest := h.Newest()
+	if n := len(h.lost); n > 0 && (newest == nil || newest.Compare(h.lost[n-1]) < 0) {
+		return Pruned{}, errors.Join(h.Damaged...)
+	}
+	if newest == nil {
+		return Pruned{}, nil
+	}
+	left := h.only(keep(&h))
+	p := h.pruned(left)
+	if len(p.Records) == 0 && len(h.lost) == 0 {
+		return p, nil
+	}
+	again := *newest
+	again.Nonce = rand.Uint64()
+	left.Records[len(left.Records)-1] = &again
+	left.Damaged, left.lost = nil, nil
+	return p, w.publish(ctx, left)
+}
+
+// Clean removes what is no snapshot any more: records at once, objects when no
+// snapshot has needed them for as long as the grace. It goes by what this writer
+// published last, not by what it finds: a writer that was fenced without
+// noticing must not touch what the next one needs.
+func (w *Writer) Clean(ctx context.Context, grace time.Duration) error {
+	if err := w.check(ctx); err != nil {
+		return err
+	}
+	newest := w.Newest()
+	if newest == nil {
+		return nil
+	}
+	keys, err := w.r.keys(ctx, snapshots)
 	if err != nil {
-		return Pruned{}, err
+		return err
 	}
-	for _, rec := range p.Records {
-		if err := w.retire(ctx, rec); err != nil {
-			return Pruned{}, err
-		}
-	}
-	for _, k := range l.stale {
-		if k.Epoch < w.epoch {
-			if err := w.r.delete(ctx, keyName(snapshots, k)); err != nil {
-				return Pruned{}, err
+	for _, k := range keys {
+		if k.Compare(newest.Key) < 0 && !w.known(k) {
+			if err := w.retire(ctx, k); err != nil {
+				return err
 			}
 		}
 	}
-	if damaged {
-		return p, nil // what it needs is not known
+	w.r.forgetOthers(&w.snapshots)
+	return w.sweep(ctx, grace)
+}
+
+// known reports whether a record is a snapshot, readable or not.
+func (w *Writer) known(k manifest.Key) bool {
+	for _, lost := range w.snapshots.lost {
+		if lost == k {
+			return true
+		}
 	}
-	return p, w.sweep(ctx, live, grace)
+	return w.snapshots.Has(k)
+}
+
+// live returns the objects that snapshots need.
+func (h *History) live() map[manifest.Key]bool {
+	live := map[manifest.Key]bool{}
+	for _, rec := range h.Records {
+		mark(live, rec)
+	}
+	return live
 }
 
 func mark(live map[manifest.Key]bool, rec *manifest.Record) {
@@ -112,23 +139,33 @@ func exclusive(records []*manifest.Record, live map[manifest.Key]bool) (objects 
 	return objects
 }
 
-// retire takes a record from the snapshots, and notes when.
-func (w *Writer) retire(ctx context.Context, rec *manifest.Record) error {
-	if err := w.r.put(ctx, keyName(retired, rec.Key), rec.Encode()); err != nil && !errors.Is(err, fs.ErrExist) {
+// retire takes the record of what is no snapshot any more away, and notes when,
+// for the grace of its objects.
+func (w *Writer) retire(ctx context.Context, k manifest.Key) error {
+	rec, err := w.r.record(ctx, k)
+	switch {
+	case err == nil:
+		if err := w.r.put(ctx, keyName(retired, k), rec.Encode()); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		w.retired[k] = rec
+	case errors.Is(err, fs.ErrNotExist):
+	case unreadable(err):
+		w.settled = false // its objects are found by looking through the bucket
+	default:
 		return err
 	}
-	if err := w.r.delete(ctx, keyName(snapshots, rec.Key)); err != nil {
-		return err
-	}
-	w.r.forget(rec.Key)
-	w.retired[rec.Key] = rec
-	return nil
+	return w.r.delete(ctx, keyName(snapshots, k))
 }
 
 // sweep removes the objects of records that were retired long enough ago, and
 // the first time all other objects that no record needs: uploads that were not
 // completed.
-func (w *Writer) sweep(ctx context.Context, live map[manifest.Key]bool, grace time.Duration) error {
+func (w *Writer) sweep(ctx context.Context, grace time.Duration) error {
+	live := w.snapshots.live()
+	for _, rec := range w.doubtful {
+		mark(live, rec)
+	}
 	found, err := w.r.list(ctx, retired)
 	if err != nil {
 		return err
@@ -136,20 +173,21 @@ func (w *Writer) sweep(ctx context.Context, live map[manifest.Key]bool, grace ti
 	var over []*manifest.Record
 	for _, o := range found {
 		k, ok := parseKey(retired, o.Name)
-		if !ok {
-			continue
+		if !ok || k.Epoch > w.epoch || w.known(k) {
+			continue // the next writer's, if this one was fenced
 		}
 		rec := w.retired[k]
 		if rec == nil {
-			rec, err = w.r.fetch(ctx, keyName(retired, k), k)
-		}
-		if errors.Is(err, manifest.ErrCorrupt) {
-			// Its objects are found when the whole bucket is looked through.
-			w.settled = false
-			over = append(over, &manifest.Record{Key: k})
-			continue
-		} else if err != nil {
-			return err
+			rec, err = w.r.fetch(ctx, o.Name, k)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				continue
+			case unreadable(err):
+				w.settled = false
+				rec = &manifest.Record{Key: k}
+			case err != nil:
+				return err
+			}
 		}
 		w.retired[k] = rec
 		if grace > 0 && w.r.o.Now().Sub(o.Modified) < grace {
@@ -165,8 +203,10 @@ func (w *Writer) sweep(ctx context.Context, live map[manifest.Key]bool, grace ti
 		}
 	}
 	for _, o := range objects {
-		if err := w.r.delete(ctx, keyName(data, o.Key)); err != nil {
-			return err
+		if w.removable(o.Key) {
+			if err := w.r.delete(ctx, keyName(data, o.Key)); err != nil {
+				return err
+			}
 		}
 	}
 	w.settled = true
@@ -179,15 +219,24 @@ func (w *Writer) sweep(ctx context.Context, live map[manifest.Key]bool, grace ti
 	return nil
 }
 
+// removable reports whether an object that no readable record needs may go. A
+// record that cannot be read needs only objects that are older than it.
+func (w *Writer) removable(k manifest.Key) bool {
+	if n := len(w.snapshots.lost); n > 0 && k.Compare(w.snapshots.lost[n-1]) < 0 {
+		return false
+	}
+	return k.Epoch <= w.epoch
+}
+
 // unneeded returns all objects of this and older epochs that are not live.
-// Nothing is on its way: this writer publishes nothing while it prunes, and
+// Nothing is on its way: this writer publishes nothing while it cleans up, and
 // what fenced ones put is named by no record.
 func (w *Writer) unneeded(ctx context.Context, live map[manifest.Key]bool) (objects []manifest.Object, err error) {
 	found, err := w.r.list(ctx, data)
 	for _, o := range found {
-		if k, ok := parseKey(data, o.Name); ok && k.Epoch <= w.epoch && !live[k] {
+		if k, ok := parseKey(data, o.Name); ok && !live[k] {
 			objects = append(objects, manifest.Object{Key: k, Size: o.Size})
 		}
 	}
-	return slices.Clip(objects), err
+	return objects, err
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/nikosgavalas/kvstore/bucket"
@@ -26,14 +27,14 @@ type Upload struct {
 	// Folder has the files of the snapshot. They must stay until Publish
 	// returned, and be durable.
 	Folder manifest.Folder
-	// Number gives numbers that are never given again, not after a crash either.
-	Number func() (uint64, error)
+	// Line is the line of history of which the snapshot is to be the newest.
+	Line manifest.Line
 	// From is a published record that the files of the snapshot are known to
 	// have in common with, where they have the same names, or nil.
 	From *manifest.Record
-	// Announce is called before the record is put, and must remember what it is
-	// given: if nothing is heard of it any more, it may be there.
-	Announce func(manifest.Mark) error
+	// Keep is asked which of the older snapshots stay. It is given the new one as
+	// the newest.
+	Keep Choice
 }
 
 // Publish puts what the bucket lacks of a snapshot, and then its record. After
@@ -41,10 +42,10 @@ type Upload struct {
 // ErrFenced: then it is not complete, and no later Publish can succeed.
 func (w *Writer) Publish(ctx context.Context, u Upload) (_ *manifest.Record, err error) {
 	defer func() { w.settled = w.settled && err == nil }() // else there are objects of nobody
-	if err := w.resolve(ctx); err != nil {
+	if err := w.check(ctx); err != nil {
 		return nil, err
 	}
-	if err := w.check(ctx); err != nil {
+	if err := w.revive(ctx); err != nil {
 		return nil, err
 	}
 	// Caches are not worth their bytes, and a growing file of size 0 has none.
@@ -59,14 +60,10 @@ func (w *Writer) Publish(ctx context.Context, u Upload) (_ *manifest.Record, err
 	if err := up.put(ctx); err != nil {
 		return nil, err
 	}
-	rec, err := up.record()
-	if err != nil {
-		return nil, err
-	}
-	if err := u.Announce(rec.Mark()); err != nil {
-		return nil, fmt.Errorf("%w: %w", errLocal, err)
-	}
-	return rec, w.publish(ctx, rec)
+	rec := up.record()
+	h := w.snapshots
+	h.Records = append(slices.Clone(h.Records), rec)
+	return rec, w.publish(ctx, h.only(u.Keep(&h)))
 }
 
 // uploading is a Publish that runs.
@@ -184,7 +181,7 @@ func pack(spans []*span) []*packed {
 	for _, s := range spans {
 		total += s.Size
 	}
-	limit := max(objectBytes, total/(maxObjects/4))
+	limit := max(objectBytes, total/maxPacks)
 	var packs []*packed
 	for _, s := range spans {
 		if n := len(packs); n == 0 || packs[n-1].object.Size >= limit {
@@ -200,7 +197,7 @@ func pack(spans []*span) []*packed {
 
 // name gives an object its name.
 func (up *uploading) name(p *packed) error {
-	n, err := up.u.Number()
+	n, err := up.w.host.Number()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLocal, err)
 	}
@@ -217,7 +214,10 @@ func (up *uploading) putPack(ctx context.Context, p *packed) error {
 	content := &spansReader{up: up, p: p}
 	err := r.retry(ctx, func() error { return r.b.Put(ctx, name, content, p.object.Size) })
 	up.progress(p.object.Size - content.counted.Load())
-	return up.w.existing(ctx, name, p.object.Size, err)
+	if err := up.w.existing(ctx, name, p.object.Size, err); err != nil {
+		return err
+	}
+	return content.check()
 }
 
 // existing turns the error that an object exists into nil: nobody else uses its
@@ -236,23 +236,27 @@ func (w *Writer) existing(ctx context.Context, name string, size int64, err erro
 	return nil
 }
 
-// link makes objects of whole large files without copying them, where the
-// bucket can, and returns what is left.
+// link makes objects of large files without copying them, where the bucket can,
+// and returns what is left.
 func (up *uploading) link(ctx context.Context, fresh []*span) (left []*span, err error) {
 	b, ok := up.w.r.b.(bucket.Linker)
 	if !ok || up.u.Folder.FS != vfs.OS {
 		return fresh, nil
 	}
-	var linked int
+	newest := map[manifest.Kind]uint64{}
+	for _, f := range up.plan.files {
+		newest[f.Kind] = max(newest[f.Kind], f.N)
+	}
+	linked := 0
 	for i, s := range fresh {
 		file := up.plan.files[s.file]
-		if s.Size < linkBytes || s.Size != file.Size || linked >= maxObjects/2 {
-			left = append(left, s)
-			continue
+		ended := s.Size == file.Size && (file.Kind == manifest.Run || file.N < newest[file.Kind])
+		if ended {
+			if ended, err = up.whole(file); err != nil {
+				return nil, err
+			}
 		}
-		if whole, err := up.whole(file); err != nil {
-			return nil, err
-		} else if !whole {
+		if !ended || s.Size < linkBytes || linked == maxLinks {
 			left = append(left, s)
 			continue
 		}
@@ -276,7 +280,7 @@ func (up *uploading) link(ctx context.Context, fresh []*span) (left []*span, err
 	return left, nil
 }
 
-// whole reports whether the snapshot has all of a file, which then has ended.
+// whole reports whether the snapshot has all of a file.
 func (up *uploading) whole(file manifest.File) (bool, error) {
 	h, err := up.u.Folder.Open(file)
 	if err != nil {
@@ -287,14 +291,9 @@ func (up *uploading) whole(file manifest.File) (bool, error) {
 }
 
 // record makes the record, when all objects are there.
-func (up *uploading) record() (*manifest.Record, error) {
-	n, err := up.u.Number()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errLocal, err)
-	}
+func (up *uploading) record() *manifest.Record {
 	rec := &manifest.Record{
-		Key: manifest.Key{Epoch: up.w.epoch, N: n}, Nonce: rand.Uint64(), HashSeed: up.u.HashSeed, Floor: n,
-		Snapshot: up.u.Snapshot, Inline: up.inline,
+		Nonce: rand.Uint64(), HashSeed: up.u.HashSeed, Line: up.u.Line, Snapshot: up.u.Snapshot, Inline: up.inline,
 	}
 	index := map[manifest.Key]int{}
 	for _, u := range up.plan.usages() {
@@ -312,12 +311,12 @@ func (up *uploading) record() (*manifest.Record, error) {
 		}
 		rec.Parts = append(rec.Parts, parts)
 	}
-	return rec, nil
+	return rec
 }
 
 func (up *uploading) progress(n int64) {
 	if n != 0 {
-		up.w.r.o.Progress(up.done.Add(n), up.total)
+		up.w.r.o.Progress("upload", up.done.Add(n), up.total)
 	}
 }
 
@@ -327,6 +326,12 @@ type spansReader struct {
 	up      *uploading
 	p       *packed
 	counted atomic.Int64 // bytes that progress was told of
+
+	mu sync.Mutex
+	// The checksum of the bytes before next, if all reads, the last time from the
+	// start, were in order; next is -1 if they were not.
+	next int64
+	sum  uint32
 }
 
 func (r *spansReader) ReadAt(b []byte, off int64) (n int, err error) {
@@ -340,20 +345,21 @@ func (r *spansReader) ReadAt(b []byte, off int64) (n int, err error) {
 		}
 		return 0
 	})
-	for ; found && len(b) > 0 && i < len(spans); i++ {
+	for ; found && n < len(b) && i < len(spans); i++ {
 		s := spans[i]
-		skip := off - s.Offset
-		part := b[:min(int64(len(b)), s.Size-skip)]
+		skip := off + int64(n) - s.Offset
+		part := b[n:min(int64(len(b)), int64(n)+s.Size-skip)]
 		if err := r.read(s, part, s.at+skip); err != nil {
 			return n, fmt.Errorf("%w: %s: %w", errLocal, r.up.plan.files[s.file].Name(), err)
 		}
-		n, off, b = n+len(part), off+int64(len(part)), b[len(part):]
+		n += len(part)
 	}
+	r.note(b[:n], off)
 	if r.counted.Load()+int64(n) <= r.p.object.Size {
 		r.counted.Add(int64(n))
 		r.up.progress(int64(n))
 	}
-	if len(b) > 0 {
+	if n < len(b) {
 		err = io.EOF
 	}
 	return n, err
@@ -367,4 +373,37 @@ func (r *spansReader) read(s *span, b []byte, at int64) error {
 	}
 	_, err = h.ReadAt(b, at)
 	return errors.Join(err, h.Close())
+}
+
+// note takes what was read into the checksum.
+func (r *spansReader) note(b []byte, off int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if off == 0 {
+		r.next, r.sum = 0, 0
+	}
+	if off != r.next {
+		r.next = -1
+		return
+	}
+	r.sum = crc32.Update(r.sum, castagnoli, b)
+	r.next += int64(len(b))
+}
+
+// check compares what was put with what verify has read, if it can. A bucket
+// that reads in several places at once has checksums of its own on the way.
+func (r *spansReader) check() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.next != r.p.object.Size {
+		return nil
+	}
+	var sum uint32
+	for _, s := range r.p.spans {
+		sum = join(sum, s.CRC, s.Size)
+	}
+	if sum != r.sum {
+		return &manifest.CorruptError{File: r.up.plan.files[r.p.spans[0].file].Name(), Reason: "it, or a file after it, changed while it was uploaded"}
+	}
+	return nil
 }

@@ -26,9 +26,9 @@ type Options struct {
 	Now   func() time.Time
 	// Logger is told what is wrong with the bucket and was got over.
 	Logger *slog.Logger
-	// Progress is told of how many bytes of an upload or download, of how many,
-	// are done. It may be called from several goroutines.
-	Progress func(done, total int64)
+	// Progress is told how many bytes of a task, "upload" or "download", are done,
+	// and of how many. It may be called from several goroutines.
+	Progress func(task string, done, total int64)
 }
 
 // Remote is the snapshots in a bucket, for a reader. It is safe for concurrent
@@ -62,7 +62,7 @@ func New(b bucket.Bucket, o Options) *Remote {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Progress == nil {
-		o.Progress = func(int64, int64) {}
+		o.Progress = func(string, int64, int64) {}
 	}
 	r := &Remote{b: b, o: o}
 	r.mu.records = map[manifest.Key]*manifest.Record{}
@@ -169,12 +169,11 @@ func (r *Remote) list(ctx context.Context, prefix string) (found []bucket.Object
 	})
 }
 
-// keys returns the keys of the objects in a folder, in their order. Empty
-// objects are void.
+// keys returns the keys of the objects in a folder, in their order.
 func (r *Remote) keys(ctx context.Context, folder string) (keys []manifest.Key, err error) {
 	objects, err := r.list(ctx, folder)
 	for _, o := range objects {
-		if k, ok := parseKey(folder, o.Name); ok && o.Size > 0 {
+		if k, ok := parseKey(folder, o.Name); ok {
 			keys = append(keys, k)
 		}
 	}

@@ -15,85 +15,102 @@ import (
 // ErrFenced means that another writer has claimed the bucket.
 var ErrFenced = errors.New("another writer has taken over")
 
+// Host is the directory whose snapshots a Writer publishes.
+type Host struct {
+	// Accept says whether the history of the directory has the newest record in
+	// it; its error is returned by Claim. It is asked before the claim, and again
+	// about what that found. newest is nil if there is none, and if it is damaged
+	// it has a key only. nil accepts everything.
+	Accept func(newest *manifest.Record) error
+	// Number gives numbers that are never given again, not after a crash either.
+	Number func() (uint64, error)
+	// Announce is called before a record is put, and must remember it: if nothing
+	// is heard of it any more, it may be there.
+	Announce func(manifest.Mark) error
+}
+
 // Writer publishes and removes snapshots. Its methods are called one at a time.
 type Writer struct {
 	r     *Remote
+	host  Host
 	epoch uint64
 	// safe are the objects of older epochs that no writer which was fenced can
-	// remove: those of the record that this writer goes on from.
+	// remove: those of the snapshots that this writer goes on from.
 	safe map[manifest.Key]bool
-	// newest is the newest accepted record. If it cannot be read it has a key only.
-	newest *manifest.Record
-	// doubtful is the record that the last Publish put without learning whether
-	// it is there.
-	doubtful *manifest.Record
+	// snapshots is the newest record with those that it keeps: what was published
+	// last, or found by the claim. What this writer removes is decided by it, and
+	// by nothing that came into the bucket since.
+	snapshots History
+	// doubtful are the records since then that were put without learning whether
+	// they are there.
+	doubtful []*manifest.Record
 	// settled is set when the objects that nobody needs were looked for in the
-	// whole bucket since the claim.
+	// whole bucket, since the claim or an upload that failed.
 	settled bool
-	retired map[manifest.Key]*manifest.Record // that were read, or written, under retired/
+	retired map[manifest.Key]*manifest.Record // that are under retired/, as far as they were read
 }
 
-// Claim makes the caller the only writer. accept is asked, before the claim and
-// again with what the claim found, whether to go on from the newest record,
-// which is nil if there is none; its error is returned. The nonce tells this
-// writer from others; it may be used for several claims, one after the other.
-func (r *Remote) Claim(ctx context.Context, nonce uint64, accept func(newest *manifest.Record) error) (*Writer, error) {
-	l, _, err := r.newest(ctx, accept)
+// Claim makes the caller the only writer. The nonce tells this writer from
+// others; it may be used for several claims, one after the other.
+func (r *Remote) Claim(ctx context.Context, nonce uint64, host Host) (*Writer, error) {
+	l, err := &listing{}, error(nil)
+	if host.Accept == nil {
+		err = r.lookAtClaims(ctx, l)
+	} else {
+		l, _, err = r.accepted(ctx, host)
+	}
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{r: r, retired: map[manifest.Key]*manifest.Record{}}
+	w := &Writer{r: r, host: host, retired: map[manifest.Key]*manifest.Record{}}
 	if err := w.take(ctx, l.epoch, nonce); err != nil {
 		return nil, err
 	}
-	// What is listed from here on is all that older writers completed.
-	if l, err = r.look(ctx); err != nil {
+	// What is there from here on is all that older writers completed. It is less
+	// if one comes back that has not written its .from, and does so before that is
+	// done for it.
+	l, h, err := r.accepted(ctx, host)
+	if err != nil {
 		return nil, err
 	}
+	late := false
 	for e := uint64(1); e <= w.epoch; e++ {
 		if _, ok := slices.BinarySearch(l.sealed, e); !ok {
 			if err := w.seal(ctx, l, e, nonce); err != nil {
 				return nil, err
 			}
+			late = late || e < w.epoch
 		}
 	}
-	// Records of this epoch there are none, and of later ones it is fenced.
-	if _, w.newest, err = r.newest(ctx, accept); err != nil {
-		return nil, err
-	}
-	w.safe = map[manifest.Key]bool{}
-	if w.newest != nil {
-		for _, o := range w.newest.Objects {
-			w.safe[o.Key] = true
+	if late {
+		if _, h, err = r.accepted(ctx, host); err != nil {
+			return nil, err
 		}
+	}
+	w.snapshots, w.safe = *h, map[manifest.Key]bool{}
+	for _, rec := range h.Records {
+		mark(w.safe, rec)
 	}
 	return w, w.check(ctx)
 }
 
-// newest lists the bucket and asks accept about the newest record.
-func (r *Remote) newest(ctx context.Context, accept func(*manifest.Record) error) (l *listing, newest *manifest.Record, err error) {
-	for range readDamaged {
-		if l, err = r.look(ctx); err != nil {
-			return nil, nil, err
-		}
-		n := len(l.accepted)
-		if n == 0 {
-			return l, nil, accept(nil)
-		}
-		newest, err = r.record(ctx, l.accepted[n-1])
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it was replaced by a newer one and removed
-		}
-		if errors.Is(err, manifest.ErrCorrupt) {
-			// Going on is right if the caller knows it by its key.
-			newest, err = &manifest.Record{Key: l.accepted[n-1]}, nil
-		}
-		break
-	}
+// accepted reads what the bucket holds and asks the host about the newest record.
+func (r *Remote) accepted(ctx context.Context, host Host) (*listing, *History, error) {
+	l, h, err := r.current(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	return l, newest, accept(newest)
+	newest := h.Newest()
+	if k := l.newest(); newest == nil && k != (manifest.Key{}) || newest != nil && newest.Key != k {
+		newest = &manifest.Record{Key: k}
+	}
+	if err := errors.Join(h.Damaged...); errors.Is(err, manifest.ErrVersion) {
+		return nil, nil, err
+	}
+	if host.Accept == nil {
+		return l, h, nil
+	}
+	return l, h, host.Accept(newest)
 }
 
 // take makes the epoch behind the highest one.
@@ -138,11 +155,11 @@ func (w *Writer) seal(ctx context.Context, l *listing, epoch, nonce uint64) erro
 	}
 	name, text := fromName(epoch), fromText(limit, nonce)
 	err := w.r.put(ctx, name, seal(text))
-	if epoch != w.epoch || !errors.Is(err, fs.ErrExist) {
-		if errors.Is(err, fs.ErrExist) {
-			err = nil
-		}
+	if !errors.Is(err, fs.ErrExist) {
 		return err
+	}
+	if epoch != w.epoch {
+		return nil
 	}
 	own := false
 	err = w.r.get(ctx, name, func(b []byte) error {
@@ -172,70 +189,100 @@ func (w *Writer) fenced() error {
 	return fmt.Errorf("%w: %s was claimed after this store had claimed it", ErrFenced, w.r.b)
 }
 
-// Newest returns the newest accepted record, or nil. It has a key only if the
-// record is damaged and another one was not published yet.
-func (w *Writer) Newest() *manifest.Record { return w.newest }
+// History returns what the remote holds, as of the last call.
+func (w *Writer) History() *History {
+	h := w.snapshots
+	return &h
+}
 
-// publish puts a record, which makes the snapshot visible, and returns nil if
-// it is complete.
-func (w *Writer) publish(ctx context.Context, rec *manifest.Record) error {
-	name, b := keyName(snapshots, rec.Key), rec.Encode()
-	w.doubtful = rec
-	err := w.r.put(ctx, name, b)
+// revive reads again what could not be read: it may have been the network.
+func (w *Writer) revive(ctx context.Context) error {
+	h := w.snapshots
+	if len(h.lost) == 0 {
+		return nil
+	}
+	h.Records = slices.Clone(h.Records)
+	lost := h.lost
+	h.Damaged, h.lost = nil, nil
+	for _, k := range lost {
+		rec, err := w.r.record(ctx, k)
+		switch {
+		case err == nil:
+			h.Records = append(h.Records, rec)
+			mark(w.safe, rec)
+		case unreadable(err):
+			h.damaged(k, err)
+		default:
+			return err
+		}
+	}
+	slices.SortFunc(h.Records, func(a, b *manifest.Record) int { return a.Compare(b.Key) })
+	w.snapshots = h
+	return nil
+}
+
+// Newest returns the newest record, or nil if there is none or it is damaged.
+func (w *Writer) Newest() *manifest.Record { return w.snapshots.Newest() }
+
+// Choice says which records of a history, without its newest, are kept.
+type Choice func(*History) map[manifest.Key]bool
+
+// publish puts the newest record of a history, which makes that what the remote
+// holds. If it returns nil that is for good.
+func (w *Writer) publish(ctx context.Context, h History) error {
+	rec := h.Newest()
+	n, err := w.host.Number()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLocal, err)
+	}
+	rec.Key, rec.Floor = manifest.Key{Epoch: w.epoch, N: n}, n
+	rec.Keep = h.keys()
+	if err := w.host.Announce(rec.Mark()); err != nil {
+		return fmt.Errorf("%w: %w", errLocal, err)
+	}
+	name := keyName(snapshots, rec.Key)
+	w.doubtful = append(w.doubtful, rec)
+	err = w.r.put(ctx, name, rec.Encode())
 	if errors.Is(err, fs.ErrExist) {
-		err = w.own(ctx, rec)
+		err = w.own(ctx, name, rec)
 	}
 	if err != nil {
 		return err
 	}
-	w.published(rec)
+	w.snapshots, w.doubtful = h, nil
+	w.r.keep(rec)
+	w.r.forgetOthers(&h)
 	return w.check(ctx)
 }
 
-// own returns nil if the record that is there is this one.
-func (w *Writer) own(ctx context.Context, rec *manifest.Record) error {
-	name := keyName(snapshots, rec.Key)
-	return w.r.get(ctx, name, func(b []byte) error {
-		found, err := manifest.DecodeRecord(name, b)
-		if err == nil && found.Nonce != rec.Nonce {
-			err = w.fenced()
-		}
-		return err
-	})
+// only returns a history of the newest record and those that are kept. What
+// cannot be read stays: it may be the network that damages it.
+func (h History) only(kept map[manifest.Key]bool) History {
+	newest := h.Newest()
+	h.Records = slices.DeleteFunc(slices.Clone(h.Records), func(r *manifest.Record) bool { return r != newest && !kept[r.Key] })
+	return h
 }
 
-func (w *Writer) published(rec *manifest.Record) {
-	w.newest, w.doubtful = rec, nil
-	w.r.keep(rec)
+// keys returns the keys of all records but the newest, in their order.
+func (h *History) keys() (keys []manifest.Key) {
+	for _, rec := range h.Records[:len(h.Records)-1] {
+		keys = append(keys, rec.Key)
+	}
+	keys = append(keys, h.lost...)
+	slices.SortFunc(keys, manifest.Key.Compare)
+	return keys
 }
 
-// resolve finds out about the record in doubt, and keeps it from coming later:
-// one that is older than the newest would be accepted by the next writer, which
-// may have removed its objects.
-func (w *Writer) resolve(ctx context.Context) error {
-	if w.doubtful == nil {
-		return nil
-	}
-	name := keyName(snapshots, w.doubtful.Key)
-	switch err := w.r.put(ctx, name, nil); {
-	case err == nil:
-		w.doubtful = nil
-		return nil
-	case !errors.Is(err, fs.ErrExist):
+// own returns nil if the record that is there is this one, put by an earlier
+// attempt. Only another writer may have removed it already.
+func (w *Writer) own(ctx context.Context, name string, rec *manifest.Record) error {
+	var found *manifest.Record
+	err := w.r.get(ctx, name, func(b []byte) (err error) {
+		found, err = manifest.DecodeRecord(name, b)
 		return err
-	}
-	void := false
-	err := w.r.get(ctx, name, func(b []byte) error {
-		void = len(b) == 0
-		return nil
 	})
-	switch {
-	case err != nil:
-		return err
-	case void:
-		w.doubtful = nil
-	default:
-		w.published(w.doubtful)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && found.Nonce != rec.Nonce {
+		return w.fenced()
 	}
-	return nil
+	return err
 }

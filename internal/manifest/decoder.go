@@ -106,7 +106,7 @@ func (d *decoder) upTo(max uint64, what string) uint64 {
 
 func (d *decoder) key() Key { return Key{d.uvarint(), d.uvarint()} }
 
-func (d *decoder) mark() Mark { return Mark{d.key(), d.word()} }
+func (d *decoder) mark() Mark { return Mark{d.key(), d.word(), d.uvarint()} }
 
 func (d *decoder) line() Line {
 	l := Line{ID: d.word()}

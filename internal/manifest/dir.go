@@ -123,30 +123,113 @@ func (d *Dir) NewFile(k Kind) (uint64, vfs.File, error) {
 	}
 }
 
-// Adopt pins a data file of another state of this history, and creates it if it
-// is not there. The result is nil if it is. A file that is created is adopted by
-// nobody else until it is written.
-func (d *Dir) Adopt(f File) (vfs.File, error) {
-	d.removing.Lock()
-	defer d.removing.Unlock()
+// Adopt pins a data file of another state of this history if it is there and
+// what that state says; then the result is nil. Otherwise the caller writes the
+// file, which nobody sees before Finish. A file that is damaged, or shorter, as
+// the states that use it here need less of it, is replaced, unless that would
+// take something from them: then the error is ErrCorrupt.
+func (d *Dir) Adopt(f File) (*Adoption, error) {
 	d.mu.Lock()
 	next := d.mu.next
 	d.mu.Unlock()
 	if f.N == 0 || f.N >= next {
 		return nil, fmt.Errorf("%s is no file of this directory: its numbers end at %d", f.Name(), next)
 	}
-	h, err := d.Open(f)
-	switch {
-	case err == nil:
-		if err := h.Close(); err != nil {
-			return nil, err
-		}
-		d.Pin(f.Kind, f.N)
+	// If it is about to be removed, it is gone before it is pinned.
+	d.removing.Lock()
+	d.Pin(f.Kind, f.N)
+	d.removing.Unlock()
+	err := d.verify(f)
+	if err == nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.mu.created = true // perhaps by somebody who has not noted it yet
 		return nil, nil
-	case !errors.Is(err, fs.ErrNotExist):
+	}
+	d.Unpin(f.Kind, f.N)
+	if !errors.Is(err, fs.ErrNotExist) && (!errors.Is(err, ErrCorrupt) || d.Manifest().needs(f)) {
 		return nil, err
 	}
-	return d.create(f.Kind, f.N)
+	n, h, err := d.NewFile(TempFile)
+	if err != nil {
+		return nil, err
+	}
+	return &Adoption{h, d, f, n}, nil
+}
+
+// needs reports whether something here needs more of a file than f.
+func (m *Manifest) needs(f File) bool {
+	more := func(k Kind, n uint64, size int64) bool {
+		return k == f.Kind && n == f.N && (size > f.Size || size == 0)
+	}
+	for _, s := range m.State.Files {
+		if more(s.Kind, s.N, s.Size) {
+			return true
+		}
+	}
+	for _, e := range m.Snapshots {
+		for _, s := range e.Files {
+			if more(s.Kind, s.N, s.Size) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Adoption is a file that is being adopted. Finish or Cancel ends it.
+type Adoption struct {
+	vfs.File
+	d *Dir
+	f File
+	n uint64 // of the temporary file
+}
+
+// Entry returns what was adopted.
+func (a *Adoption) Entry() File { return a.f }
+
+// Finish makes the file durable, gives it its name and pins it. If somebody else
+// has finished it meanwhile, that one is pinned.
+func (a *Adoption) Finish() error {
+	d := a.d
+	defer d.Unpin(TempFile, a.n)
+	if err := errors.Join(d.Sync(a.File), a.File.Close()); err != nil {
+		return err
+	}
+	err := a.rename()
+	if err != nil {
+		d.Unpin(a.f.Kind, a.f.N)
+	}
+	return err
+}
+
+// rename pins the final name, and gives it to the file.
+func (a *Adoption) rename() error {
+	d := a.d
+	d.removing.Lock()
+	defer d.removing.Unlock()
+	d.Pin(a.f.Kind, a.f.N)
+	switch err := d.verify(a.f); {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+	case !errors.Is(err, ErrCorrupt) || d.Manifest().needs(a.f):
+		return err
+	}
+	if err := d.Err(); err != nil {
+		return err // another manifest may count than the one that was asked
+	}
+	err := d.FS.Rename(d.Join(Name(TempFile, a.n)), d.Join(a.f.Name()))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.created = true
+	return err
+}
+
+// Cancel removes the file.
+func (a *Adoption) Cancel() {
+	a.File.Close() // what is in it does not matter
+	a.d.Unpin(TempFile, a.n)
 }
 
 func (d *Dir) create(k Kind, n uint64) (vfs.File, error) {

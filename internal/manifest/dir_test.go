@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -347,6 +348,43 @@ func TestPins(t *testing.T) {
 	wantList(t, d, "MANIFEST-13")
 }
 
+// cut is a file of fileOf of which a state needs only the first bytes.
+func cut(f File, size int64) File {
+	return File{Kind: f.Kind, N: f.N, Size: size, CRC: crc32.Checksum([]byte(f.Name())[:size], castagnoli)}
+}
+
+// finish writes what fileOf or cut say, and finishes.
+func finish(a *Adoption) error {
+	f := a.Entry()
+	_, err := a.WriteAt([]byte(f.Name())[:f.Size], 0)
+	return errors.Join(err, a.Finish())
+}
+
+// wantAdopted adopts a file of fileOf, and makes it if it is not there.
+func wantAdopted(t rapid.TB, d *Dir, f File, there bool) {
+	t.Helper()
+	a, err := d.Adopt(f)
+	must(t, err)
+	if (a == nil) != there {
+		t.Fatalf("adopting %s: %v, it was there: %v", f.Name(), a, there)
+	}
+	if a != nil {
+		must(t, finish(a))
+	}
+	must(t, d.Verify(State{Files: []File{f}}))
+}
+
+// adopting begins to adopt a file that is not there.
+func adopting(t rapid.TB, d *Dir, f File) *Adoption {
+	t.Helper()
+	a, err := d.Adopt(f)
+	must(t, err)
+	if a == nil || !reflect.DeepEqual(a.Entry(), f) {
+		t.Fatalf("adopting %+v: %+v", f, a)
+	}
+	return a
+}
+
 func TestAdopt(t *testing.T) {
 	disk := vfs.NewSim()
 	f := Folder{disk, "store"}
@@ -357,42 +395,46 @@ func TestAdopt(t *testing.T) {
 	next := d.Manifest().Next
 
 	for _, n := range []uint64{0, 101, 102, next - 1, next, next + 1, math.MaxUint64} {
-		h, err := d.Adopt(File{Kind: Run, N: n})
-		if err == nil || h != nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFailed) || len(d.mu.pins) != 0 {
-			t.Errorf("adopted %d: %v, %v, pins %v", n, h, err, d.mu.pins)
+		a, err := d.Adopt(File{Kind: Run, N: n})
+		if err == nil || a != nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFailed) || len(d.mu.pins) != 0 {
+			t.Errorf("adopted %d: %v, %v, pins %v", n, a, err, d.mu.pins)
 		}
 	}
 	wantList(t, d, "MANIFEST-100")
 
 	// One that no manifest names goes with its last pin.
 	one := fileOf(Run, 1)
-	wantAdopted(t, d, one, false)
-	wantList(t, d, "1.run MANIFEST-100")
+	a := adopting(t, d, one)
+	wantList(t, d, "MANIFEST-100 tmp-101")
 	must(t, setFiles(d, 1)) // pinned
-	wantList(t, d, "1.run MANIFEST-101")
+	wantList(t, d, "MANIFEST-102 tmp-101")
+	must(t, finish(a))
+	wantList(t, d, "1.run MANIFEST-102")
+	must(t, setFiles(d, 2)) // pinned
 	wantAdopted(t, d, one, true)
 	d.Unpin(Run, one.N)
-	wantList(t, d, "1.run MANIFEST-101")
+	wantList(t, d, "1.run MANIFEST-103")
 	d.Unpin(Run, one.N)
-	wantList(t, d, "MANIFEST-101")
+	wantList(t, d, "MANIFEST-103")
 
 	// One that a manifest names stays. 101 is handed out now.
 	two, last := fileOf(Run, 2), fileOf(Run, 101)
 	for _, file := range []File{one, two, last} {
 		wantAdopted(t, d, file, false)
 	}
-	must(t, setFiles(d, 2, one, last))
+	must(t, setFiles(d, 3, one, last))
 	for _, file := range []File{one, last} {
 		d.Unpin(Run, file.N)
 	}
-	wantList(t, d, "1.run 101.run 2.run MANIFEST-102")
+	wantList(t, d, "1.run 101.run 2.run MANIFEST-107")
+	adopting(t, d, fileOf(Run, 3))
 
-	// A crash leaves it, and the one that was not named yet is an orphan.
+	// A crash leaves it, and what was not named yet is an orphan.
 	for _, kind := range []vfs.Crash{vfs.Kill, vfs.Power} {
 		for image := range disk.Images(kind, disk.Len(), disk.Len()) {
 			d := reopened(t, image.FS)
 			must(t, d.RemoveOrphans())
-			wantList(t, d, "1.run 101.run MANIFEST-102")
+			wantList(t, d, "1.run 101.run MANIFEST-107")
 			must(t, d.Verify(d.Manifest().State))
 			wantAdopted(t, d, one, true)
 			wantAdopted(t, d, two, false)
@@ -400,43 +442,272 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// wantAdopted adopts a file of fileOf, and makes it if it is not there.
-func wantAdopted(t rapid.TB, d *Dir, f File, there bool) {
-	t.Helper()
-	h, err := d.Adopt(f)
-	must(t, err)
-	if (h == nil) != there {
-		t.Fatalf("adopting %s: %v, it was there: %v", f.Name(), h, there)
-	}
-	if h != nil {
-		filled(t, d, f.Kind, f.N, h)
-	}
-	must(t, d.Verify(State{Files: []File{f}}))
-}
-
-// TestAdoptLength: a file that is there may be longer, but not shorter.
-func TestAdoptLength(t *testing.T) {
+// TestAdoptCancel leaves nothing.
+func TestAdoptCancel(t *testing.T) {
 	disk := vfs.NewSim()
 	d := createDir(t, disk)
-	f := newData(t, d)
-	d.Pin(Log, f.N)
-	for _, size := range []int64{0, f.Size - 1, f.Size, f.Size + 1, math.MaxInt64} {
-		h, err := d.Adopt(File{Kind: Log, N: f.N, Size: size})
-		pins := 2
-		if size <= f.Size {
-			must(t, err)
-			pins++
-		} else {
-			wantCorrupt(t, err, "2.log", int(f.Size))
-		}
-		if h != nil || d.mu.pins["2.log"] != pins || disk.OpenFiles() != 0 {
-			t.Errorf("%d bytes of %d: %v, %d pins, %d files open", size, f.Size, h, d.mu.pins["2.log"], disk.OpenFiles())
-		}
-		if err == nil {
-			d.Unpin(Log, f.N)
+	must(t, setFiles(d, 1, cut(fileOf(Run, 1), 3))) // missing
+	was := disk.Dump()
+	for _, f := range []File{fileOf(Run, 1), fileOf(Log, 1)} {
+		a, b := adopting(t, d, f), adopting(t, d, f)
+		_, err := a.WriteAt([]byte("x"), 0)
+		must(t, err)
+		a.Cancel()
+		b.Cancel()
+	}
+	if disk.Dump() != was || len(d.mu.pins) != 0 || disk.OpenFiles() != 0 {
+		t.Errorf("pins %v, %d files open\n%s", d.mu.pins, disk.OpenFiles(), disk.Dump())
+	}
+}
+
+// TestAdoptReplaces adopts a file of which something is there, which something
+// uses or not.
+func TestAdoptReplaces(t *testing.T) {
+	f := fileOf(Run, 1)
+	const missing = "-"
+	for _, content := range []string{missing, "", "1.r", "1.x", "1.ru", f.Name(), "1.xun", f.Name() + " more", "1.xun more"} {
+		for _, use := range []struct {
+			kind Kind  // 0 if nothing uses it
+			size int64 // 0 if it grows
+		}{{0, 0}, {Log, 0}, {Log, 9}, {Run, 3}, {Run, 5}, {Run, 6}, {Run, 0}} {
+			for _, snapshot := range []bool{false, true} {
+				disk := vfs.NewSim()
+				d := createDir(t, disk)
+				must(t, d.Commit(func(m *Manifest) error {
+					switch {
+					case use.kind == 0:
+					case snapshot:
+						m.Snapshots = []Entry{{N: 1}, {N: 1, Files: []FileRef{{Run, 2, 9}, {use.kind, 1, use.size}}}}
+					case use.kind == Run && use.size > 0 && use.size <= f.Size:
+						m.State.Files = []File{cut(f, use.size)}
+					default:
+						m.State.Files = []File{{Kind: use.kind, N: 1, Size: use.size}}
+					}
+					return nil
+				}))
+				var old vfs.File
+				if content != missing {
+					put(t, d.Folder, f.Name(), []byte(content))
+					var err error
+					old, err = disk.Open(d.Join(f.Name()))
+					must(t, err)
+				}
+				was := disk.Dump()
+				a, err := d.Adopt(f)
+
+				what := fmt.Sprintf("%q, used %+v by a snapshot %v", content, use, snapshot)
+				right := strings.HasPrefix(content, f.Name())
+				refused := !right && content != missing && use.kind == Run && (use.size > f.Size || use.size == 0)
+				if errors.Is(err, ErrCorrupt) != refused || (err != nil) != refused || (a == nil) != (right || refused) {
+					t.Fatalf("%s: %v, %v", what, a, err)
+				}
+				if a == nil && disk.Dump() != was {
+					t.Errorf("%s: changed\n%s", what, disk.Dump())
+				}
+				if a != nil {
+					if use.kind == Run && content != missing {
+						wantContent(t, d, f, content)
+					}
+					must(t, finish(a))
+					wantContent(t, d, f, f.Name())
+				}
+				if !refused {
+					if d.mu.pins[f.Name()] != 1 {
+						t.Errorf("%s: pins %v", what, d.mu.pins)
+					}
+					if use.kind == Run && use.size <= f.Size {
+						must(t, d.Verify(d.Manifest().State))
+					}
+					d.Unpin(Run, f.N)
+				}
+				if old != nil {
+					b := make([]byte, len(content)+1)
+					if n, _ := old.ReadAt(b, 0); string(b[:n]) != content {
+						t.Errorf("%s: who had it open reads %q", what, b[:n])
+					}
+					must(t, old.Close())
+				}
+				left := Name(ManifestFile, d.Manifest().N)
+				if use.kind == Run {
+					left += " " + f.Name()
+					if refused || right {
+						wantContent(t, d, f, content)
+					}
+				}
+				wantSorted(t, d, left)
+				if len(d.mu.pins) != 0 || disk.OpenFiles() != 0 {
+					t.Errorf("%s: pins %v, %d files open", what, d.mu.pins, disk.OpenFiles())
+				}
+			}
 		}
 	}
-	must(t, d.Verify(State{Files: []File{f}}))
+}
+
+func wantContent(t rapid.TB, d *Dir, f File, want string) {
+	t.Helper()
+	if b, err := d.read(f.Name(), 100); err != nil || string(b) != want {
+		t.Fatalf("%s holds %q, %v; want %q", f.Name(), b, err, want)
+	}
+}
+
+// TestAdoptTwice has two adopt a file at once, to use different lengths of it.
+// What the first one has stays right, pinned or committed, while the second
+// one finishes.
+func TestAdoptTwice(t *testing.T) {
+	whole := fileOf(Run, 1)
+	for _, c := range []struct{ first, second int64 }{{5, 5}, {3, 5}, {5, 3}, {3, 3}} {
+		for _, commit := range []string{"", "as it is", "growing"} {
+			disk := vfs.NewSim()
+			d := createDir(t, disk)
+			f, g := cut(whole, c.first), cut(whole, c.second)
+			a, b := adopting(t, d, f), adopting(t, d, g)
+			must(t, finish(a))
+			switch commit {
+			case "as it is":
+				must(t, setFiles(d, 1, f))
+			case "growing":
+				must(t, setFiles(d, 1, File{Kind: Run, N: 1}))
+			}
+			if commit == "growing" && g.Size > f.Size {
+				// It grows in the hands of somebody else.
+				if err := finish(b); !errors.Is(err, ErrCorrupt) {
+					t.Errorf("%+v, %s: %v", c, commit, err)
+				}
+				wantContent(t, d, f, whole.Name()[:f.Size])
+			} else {
+				must(t, finish(b))
+				d.Unpin(Run, 1)
+			}
+			if err := d.Verify(State{Files: []File{f}}); err != nil {
+				t.Errorf("%+v, committed %q: the first one: %v", c, commit, err)
+			}
+			d.Unpin(Run, 1)
+			left := Name(ManifestFile, d.Manifest().N)
+			if commit != "" {
+				left += " 1.run"
+			}
+			wantSorted(t, d, left)
+			if len(d.mu.pins) != 0 || disk.OpenFiles() != 0 {
+				t.Errorf("%+v, %s: pins %v, %d files open", c, commit, d.mu.pins, disk.OpenFiles())
+			}
+		}
+	}
+}
+
+// hooked calls one of its functions before it renames or removes a file.
+type hooked struct {
+	vfs.FS
+	rename, remove func(name string)
+}
+
+func (h *hooked) Rename(from, to string) error {
+	if h.rename != nil {
+		h.rename(to)
+	}
+	return h.FS.Rename(from, to)
+}
+
+func (h *hooked) Remove(name string) error {
+	if h.remove != nil {
+		h.remove(name)
+	}
+	return h.FS.Remove(name)
+}
+
+// TestAdoptRemoved adopts a file, and finishes one, that is about to be removed.
+func TestAdoptRemoved(t *testing.T) {
+	for _, begun := range []bool{false, true} {
+		fs := &hooked{FS: vfs.NewSim()}
+		d := createDir(t, fs)
+		f := fileOf(Run, 1)
+		var a *Adoption
+		if begun {
+			a = adopting(t, d, f)
+		}
+		wantAdopted(t, d, f, false)
+		done := make(chan error)
+		fs.remove = func(name string) {
+			if name != d.Join(f.Name()) {
+				return
+			}
+			fs.remove = nil
+			go func() {
+				var err error
+				if !begun {
+					a, err = d.Adopt(f)
+				}
+				if err == nil && a != nil {
+					err = finish(a)
+				}
+				done <- err
+			}()
+			time.Sleep(time.Millisecond) // it would find the file
+		}
+		d.Unpin(Run, f.N)
+		must(t, <-done)
+		wantContent(t, d, f, f.Name())
+		d.Unpin(Run, f.N)
+		wantList(t, d, Name(ManifestFile, d.Manifest().N))
+	}
+}
+
+// TestAdoptCrash crashes at every point from Adopt to the commit that names
+// what was adopted, a file of which less was there and one that was not, with
+// or without another commit before they are finished, or while they are.
+func TestAdoptCrash(t *testing.T) {
+	one, two := fileOf(Run, 1), fileOf(Run, 2)
+	short := cut(one, 3)
+	for _, other := range []string{"none", "before", "during"} {
+		disk := vfs.NewSim()
+		fs := &hooked{FS: disk}
+		d := createDir(t, fs)
+		must(t, d.Commit(func(*Manifest) error { return nil })) // 2 is handed out
+		wantAdopted(t, d, short, false)
+		must(t, setFiles(d, 1, short))
+		d.Unpin(Run, short.N)
+
+		start := disk.Len()
+		a, b := adopting(t, d, one), adopting(t, d, two)
+		middle := disk.Len()
+		if other == "before" {
+			must(t, setFiles(d, 2, short))
+			middle = disk.Len()
+		}
+		if other == "during" { // as a commit does
+			fs.rename = func(string) { must(t, d.syncNames()) }
+		}
+		must(t, finish(a))
+		must(t, finish(b))
+		fs.rename = nil
+		must(t, d.Verify(d.Manifest().State))
+		begun := disk.Len()
+		must(t, setFiles(d, 3, one, two))
+
+		found := map[uint64]int{}
+		for _, kind := range []vfs.Crash{vfs.Kill, vfs.Power} {
+			for image := range disk.Images(kind, start, disk.Len()) {
+				f := Folder{image.FS, "store"}
+				m, err := f.Load()
+				if err != nil {
+					t.Fatalf("%s: %v", image.Desc, err)
+				}
+				seq := m.State.Seq
+				if other == "before" && seq == 1 && image.At >= middle || seq == 3 && image.At <= begun || seq != 3 && image.At == disk.Len() {
+					t.Fatalf("%s: state %d", image.Desc, seq)
+				}
+				if err := f.Verify(m.State); err != nil {
+					t.Fatalf("other commit: %s, %s: state %d: %v", other, image.Desc, seq, err)
+				}
+				found[seq]++
+				d := reopened(t, image.FS)
+				must(t, d.RemoveOrphans())
+				wantSorted(t, d, strings.Join(slices.Collect(maps.Keys(m.names())), " "))
+			}
+		}
+		if found[1] < 10 || other == "before" && found[2] < 10 || found[3] < 3 {
+			t.Errorf("images with each state: %v", found)
+		}
+	}
 }
 
 // TestAdoptKeeps adopts a file that a manifest names, alone or for a snapshot:
@@ -502,21 +773,20 @@ func (s slow) Remove(name string) error {
 	return s.FS.Remove(name)
 }
 
-// TestAdoptRace has a file come and go while others adopt it: it is there from
-// Adopt to Unpin. It is empty, so that nobody sees a part of it.
+// TestAdoptRace has a file come and go while others adopt it, or some of it: it
+// is there, and right, from Adopt or Finish to Unpin.
 func TestAdoptRace(t *testing.T) {
 	const workers, rounds = 4, 60
 	disk := vfs.NewSim()
 	d := createDir(t, slow{disk})
-	f := File{Kind: Run, N: 1}
-	state := State{Files: []File{f}}
-	adopt := func() bool {
-		h, err := d.Adopt(f)
-		if err == nil && h != nil {
-			err = h.Close()
+	whole := fileOf(Run, 1)
+	adopt := func(f File) bool {
+		a, err := d.Adopt(f)
+		if err == nil && a != nil {
+			err = finish(a)
 		}
 		if err == nil {
-			err = d.Verify(state)
+			err = d.Verify(State{Files: []File{f}})
 		}
 		if err != nil {
 			t.Error(err)
@@ -525,10 +795,27 @@ func TestAdoptRace(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	done := make(chan struct{})
-	for range workers {
+	for w := range workers {
+		f := whole
+		if w%2 != 0 {
+			f = cut(whole, 3)
+		}
 		wg.Go(func() {
-			for adopt() {
+			for i := 0; adopt(f); i++ {
+				time.Sleep(10 * time.Microsecond)
+				if err := d.Verify(State{Files: []File{f}}); err != nil {
+					t.Error(err)
+				}
 				d.Unpin(Run, f.N)
+				if i%8 == 0 {
+					if a, err := d.Adopt(f); err != nil {
+						t.Error(err)
+					} else if a != nil {
+						a.Cancel()
+					} else {
+						d.Unpin(Run, f.N)
+					}
+				}
 				select {
 				case <-done:
 					return
@@ -542,7 +829,15 @@ func TestAdoptRace(t *testing.T) {
 		wg.Wait()
 	})
 	defer stop()
-	for i := uint64(0); i < rounds && adopt(); i++ {
+	for i := uint64(0); i < rounds; i++ {
+		f := whole
+		if i%3 == 0 {
+			f = cut(whole, 3)
+		}
+		state := State{Files: []File{f}}
+		if !adopt(f) {
+			break
+		}
 		must(t, setFiles(d, i, f))
 		if i%2 == 0 { // it goes with its name, else with its pin
 			d.Unpin(Run, f.N)
@@ -562,8 +857,8 @@ func TestAdoptRace(t *testing.T) {
 }
 
 // TestModel makes random changes and crashes, and compares the directory with
-// what must be there: what the manifest names and what is pinned. No name of
-// data is created twice, but for those of runs, which are all adopted.
+// what must be there: what the manifest names, what is pinned and what is being
+// adopted. No name of data is created twice; runs are all adopted.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		disk := vfs.NewSim()
@@ -572,7 +867,7 @@ func TestModel(t *testing.T) {
 		watch := func(disk *vfs.Sim) vfs.FS {
 			return vfs.NewFaulty(disk, func(c vfs.Call) vfs.Fault {
 				k, _, _ := ParseName(strings.TrimPrefix(c.Name, "store/"))
-				if c.Op == "create" && k != TempFile && k != Run {
+				if c.Op == "create" && k != TempFile {
 					if created[c.Name] {
 						twice = append(twice, c.Name)
 					}
@@ -588,11 +883,12 @@ func TestModel(t *testing.T) {
 			free  func()
 		}
 		var pins []pin
+		var pending []*Adoption
 		pinFile := func(k Kind, n uint64) {
 			pins = append(pins, pin{[]string{Name(k, n)}, func() { d.Unpin(k, n) }})
 		}
 		restart := func(t *rapid.T, image *vfs.Sim) {
-			disk, pins, files = image, nil, nil
+			disk, pins, files, pending = image, nil, nil, nil
 			d = reopened(t, watch(disk))
 			if rapid.Bool().Draw(t, "open failed") { // before it removed the orphans
 				d = reopened(t, watch(disk))
@@ -609,14 +905,33 @@ func TestModel(t *testing.T) {
 			"adopt": func(t *rapid.T) {
 				f := fileOf(Run, rapid.Uint64Range(0, 20).Draw(t, "n"))
 				if f.N == 0 || f.N >= d.mu.next {
-					if h, err := d.Adopt(f); err == nil || h != nil {
-						t.Fatalf("adopted %s at %d: %v, %v", f.Name(), d.mu.next, h, err)
+					if a, err := d.Adopt(f); err == nil || a != nil {
+						t.Fatalf("adopted %s at %d: %v, %v", f.Name(), d.mu.next, a, err)
 					}
 					return
 				}
 				names, err := disk.List("store")
 				must(t, err)
-				wantAdopted(t, d, f, slices.Contains(names, f.Name()))
+				if slices.Contains(names, f.Name()) {
+					wantAdopted(t, d, f, true)
+					pinFile(Run, f.N)
+				} else {
+					pending = append(pending, adopting(t, d, f))
+				}
+			},
+			"adopted": func(t *rapid.T) {
+				if len(pending) == 0 {
+					t.Skip()
+				}
+				i := rapid.IntRange(0, len(pending)-1).Draw(t, "adoption")
+				a := pending[i]
+				pending = slices.Delete(pending, i, i+1)
+				if rapid.IntRange(0, 3).Draw(t, "cancel") == 0 {
+					a.Cancel()
+					return
+				}
+				must(t, finish(a))
+				f := a.Entry()
 				if !slices.ContainsFunc(files, func(g File) bool { return g.Name() == f.Name() }) {
 					files = append(files, f)
 				}
@@ -686,6 +1001,9 @@ func TestModel(t *testing.T) {
 						want[name] = true
 					}
 				}
+				for _, a := range pending {
+					want[Name(TempFile, a.n)] = true
+				}
 				// Files that lost their last pin are gone for good.
 				files = slices.DeleteFunc(files, func(f File) bool { return !want[f.Name()] })
 				got, err := disk.List("store")
@@ -693,7 +1011,7 @@ func TestModel(t *testing.T) {
 				if !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
 					t.Fatalf("the directory holds %v, want %v", got, slices.Sorted(maps.Keys(want)))
 				}
-				if len(twice) > 0 || disk.OpenFiles() != 0 {
+				if len(twice) > 0 || disk.OpenFiles() != len(pending) {
 					t.Fatalf("created twice: %v; %d open files", twice, disk.OpenFiles())
 				}
 				must(t, d.Verify(d.Manifest().State))

@@ -218,31 +218,129 @@ func TestNewFileFails(t *testing.T) {
 	if _, h, err := d.NewFile(Log); !errors.Is(err, errBoom) || h != nil || d.Err() != nil {
 		t.Errorf("%v, %v, sticky: %v", h, err, d.Err())
 	}
-	if h, err := d.Adopt(File{Kind: Run, N: 1}); !errors.Is(err, errBoom) || h != nil || d.Err() != nil {
-		t.Errorf("%v, %v, sticky: %v", h, err, d.Err())
+	if a, err := d.Adopt(File{Kind: Run, N: 1}); !errors.Is(err, errBoom) || a != nil || d.Err() != nil {
+		t.Errorf("%v, %v, sticky: %v", a, err, d.Err())
 	}
 	if len(d.mu.pins) != 0 {
 		t.Errorf("pins: %v", d.mu.pins)
 	}
 	f.op = ""
 	a := newData(t, d)
-	if a.N != 5 {
+	if a.N != 6 {
 		t.Errorf("the number after a failure is %d", a.N)
 	}
 	d.Unpin(Log, a.N)
 	wantList(t, d, "2.log MANIFEST-3")
 }
 
-// TestAdoptFails leaves no pin of a file that could not be looked at.
+// TestAdoptFails leaves a file that cannot be looked at as it is, and no pin.
 func TestAdoptFails(t *testing.T) {
-	for _, op := range []string{"open", "size"} {
+	for _, op := range []string{"open", "size", "read"} {
 		d, f, disk := onFailing(t)
+		was := disk.Dump()
 		f.op, f.name, f.fault = op, "2.log", vfs.Fault{Err: errBoom}
-		h, err := d.Adopt(fileOf(Log, 2))
-		if !errors.Is(err, errBoom) || h != nil || d.Err() != nil || len(d.mu.pins) != 0 || disk.OpenFiles() != 0 {
-			t.Errorf("%s fails: %v, %v, sticky %v, pins %v, %d files open", op, h, err, d.Err(), d.mu.pins, disk.OpenFiles())
+		a, err := d.Adopt(fileOf(Log, 2))
+		if !errors.Is(err, errBoom) || a != nil || d.Err() != nil || len(d.mu.pins) != 0 || disk.OpenFiles() != 0 || disk.Dump() != was {
+			t.Errorf("%s fails: %v, %v, sticky %v, pins %v, %d files open\n%s", op, a, err, d.Err(), d.mu.pins, disk.OpenFiles(), disk.Dump())
 		}
+	}
+}
+
+// TestFinishFails fails each call of Finish, without and with its effect, for a
+// file that is not there and for one of which the state needs less.
+func TestFinishFails(t *testing.T) {
+	for _, op := range []string{"sync", "close", "open", "rename"} {
+		for _, applied := range []bool{false, true} {
+			for _, short := range []bool{false, true} {
+				d, f, disk := onFailing(t)
+				file, there := fileOf(Run, 1), "MANIFEST-4"
+				part := cut(file, 3)
+				must(t, setFiles(d, 2))
+				if short {
+					wantAdopted(t, d, part, false)
+					must(t, setFiles(d, 2, part))
+					d.Unpin(Run, 1)
+					there = "1.run MANIFEST-6"
+				}
+				a := adopting(t, d, file)
+				f.op, f.fault = op, vfs.Fault{Err: errBoom, Applied: applied}
+				err := finish(a)
+				f.op = ""
+
+				sticky := op == "sync"
+				if !errors.Is(err, errBoom) || errors.Is(err, ErrFailed) != sticky || (d.Err() != nil) != sticky {
+					t.Fatalf("%s fails, applied %v: %v, sticky: %v", op, applied, err, d.Err())
+				}
+				if len(d.mu.pins) != 0 || disk.OpenFiles() != 0 {
+					t.Errorf("%s fails, applied %v: pins %v, %d files open", op, applied, d.mu.pins, disk.OpenFiles())
+				}
+				must(t, d.Verify(d.Manifest().State))
+				if sticky {
+					wantList(t, d, there+" "+Name(TempFile, a.n)) // until the next open
+					checkSticky(t, d, disk, errBoom)
+					d = reopened(t, disk)
+					must(t, d.RemoveOrphans())
+				}
+				wantList(t, d, there)
+				// The disk works again.
+				wantAdopted(t, d, file, short && op == "rename" && applied)
+				must(t, setFiles(d, 3, file))
+				d.Unpin(Run, 1)
+				for image := range disk.Images(vfs.Power, disk.Len(), disk.Len()) {
+					d := reopened(t, image.FS)
+					if err := d.Verify(d.Manifest().State); err != nil || d.Manifest().State.Seq != 3 {
+						t.Fatalf("%s fails, applied %v, %s: state %d, %v", op, applied, image.Desc, d.Manifest().State.Seq, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestCancelFails does not mind a failing Close, and leaves what it cannot
+// remove to the next open.
+func TestCancelFails(t *testing.T) {
+	for _, op := range []string{"close", "remove"} {
+		d, f, disk := onFailing(t)
+		a := adopting(t, d, fileOf(Run, 1))
+		f.op, f.name, f.fault = op, "tmp-", vfs.Fault{Err: errBoom}
+		a.Cancel()
+		f.op = ""
+		if d.Err() != nil || len(d.mu.pins) != 0 || disk.OpenFiles() != 0 {
+			t.Errorf("%s fails: sticky %v, pins %v, %d files open", op, d.Err(), d.mu.pins, disk.OpenFiles())
+		}
+		d = reopened(t, disk)
+		if op == "close" {
+			wantList(t, d, "2.log MANIFEST-3")
+		}
+		must(t, d.RemoveOrphans())
 		wantList(t, d, "2.log MANIFEST-3")
+	}
+}
+
+// TestFinishAfterFailure changes nothing in a directory that failed meanwhile:
+// a manifest that is not the current one may be on disk.
+func TestFinishAfterFailure(t *testing.T) {
+	d, f, disk := onFailing(t)
+	part := cut(fileOf(Run, 1), 3)
+	wantAdopted(t, d, part, false)
+	must(t, setFiles(d, 2, part))
+	d.Unpin(Run, 1)
+	a, b := adopting(t, d, fileOf(Run, 1)), adopting(t, d, fileOf(Run, 1))
+	f.op, f.fault = "syncdir", vfs.Fault{Err: errBoom}
+	if err := setFiles(d, 3, part); !errors.Is(err, ErrFailed) {
+		t.Fatal(err)
+	}
+	f.op = ""
+	was := list(t, d.Folder)
+	if err := finish(a); !errors.Is(err, ErrFailed) || !errors.Is(err, errBoom) {
+		t.Errorf("finished: %v", err)
+	}
+	b.Cancel()
+	wantList(t, d, was)
+	wantContent(t, d, part, "1.r")
+	if len(d.mu.pins) != 0 || disk.OpenFiles() != 0 {
+		t.Errorf("pins %v, %d files open", d.mu.pins, disk.OpenFiles())
 	}
 }
 

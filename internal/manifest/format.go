@@ -43,9 +43,10 @@
 // (uvarint length, then that many) and 8-byte words:
 //
 //	manifest   n, next: uvarint   store, hash seed: word
-//	           flags: uvarint, 1 unfinished, 2 turned   remote, announced: mark
+//	           flags: uvarint, 1 unfinished, 2 turned, 4 restored
+//	           remote: mark   count: uvarint   announced: marks
 //	           base, base seq: uvarint   line   state   count: uvarint   entries
-//	mark       epoch, n: uvarint   nonce: word
+//	mark       epoch, n: uvarint   nonce: word   snapshot: uvarint
 //	line       line: word   count: uvarint   per fork: line: word   id: uvarint
 //	entry      n, id: uvarint   nonce: word   line: word   upload, seq: uvarint
 //	           time: word   size, crc, count: uvarint
@@ -104,13 +105,16 @@ type Manifest struct {
 	// Unfinished says that the state is not what it is to become: a restore
 	// or a migration into this directory is going on, or was interrupted.
 	Unfinished bool
+	// Restored says that the state is to become that of the base: the files are
+	// here, and no engine has read them yet.
+	Restored bool
 	// Turned says that the remote has not been told of the last rollback yet.
 	Turned bool
 	// Remote is the newest snapshot of the remote that the history of this
 	// directory has in it, or zero.
 	Remote Mark
-	// Announced is a newer one that may be there: it was to be published.
-	Announced Mark
+	// Announced are newer ones that may be there: they were to be published.
+	Announced []Mark
 	// Base is the N of the snapshot that the state descends from, 0 for the
 	// empty beginning. It is the newest snapshot of Line.
 	Base uint64
@@ -151,10 +155,11 @@ const (
 	Done                  // it is at the remote too
 )
 
-// Mark tells a snapshot of a remote from all others.
+// Mark tells a record of a remote from all others.
 type Mark struct {
 	Key
-	Nonce uint64
+	Nonce    uint64
+	Snapshot uint64 // N of the snapshot that it is of
 }
 
 // Entry is what a manifest knows of a snapshot.
@@ -204,6 +209,9 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
+// Published reports whether the remote may have snapshots of this history.
+func (m *Manifest) Published() bool { return m.Remote != (Mark{}) || len(m.Announced) > 0 }
+
 // Advance makes s the state if it is newer.
 func (m *Manifest) Advance(s State) {
 	if s.Seq > m.State.Seq {
@@ -217,8 +225,12 @@ func (m *Manifest) Encode() []byte {
 	b = appendUvarints(b, m.N, m.Next)
 	b = binary.LittleEndian.AppendUint64(b, m.Store)
 	b = binary.LittleEndian.AppendUint64(b, m.HashSeed)
-	b = appendUvarints(b, bit(m.Unfinished)|bit(m.Turned)<<1)
-	b = appendMark(appendMark(b, m.Remote), m.Announced)
+	b = appendUvarints(b, bit(m.Unfinished)|bit(m.Turned)<<1|bit(m.Restored)<<2)
+	b = appendMark(b, m.Remote)
+	b = appendUvarints(b, uint64(len(m.Announced)))
+	for _, a := range m.Announced {
+		b = appendMark(b, a)
+	}
 	b = appendUvarints(b, m.Base, m.BaseSeq)
 	b = appendLine(b, m.Line)
 	b = appendState(b, m.State)
@@ -244,9 +256,12 @@ func DecodeManifest(name string, b []byte) (*Manifest, error) {
 		return nil, err
 	}
 	m := &Manifest{N: d.uvarint(), Next: d.uvarint(), Store: d.word(), HashSeed: d.word()}
-	flags := d.upTo(3, "flag")
-	m.Unfinished, m.Turned = flags&1 != 0, flags&2 != 0
-	m.Remote, m.Announced = d.mark(), d.mark()
+	flags := d.upTo(7, "flag")
+	m.Unfinished, m.Turned, m.Restored = flags&1 != 0, flags&2 != 0, flags&4 != 0
+	m.Remote = d.mark()
+	for range d.count(11) {
+		m.Announced = append(m.Announced, d.mark())
+	}
 	m.Base, m.BaseSeq, m.Line, m.State = d.uvarint(), d.uvarint(), d.line(), d.state()
 	for range d.count(1 + 1 + 8 + 8 + 1 + 1 + 8 + 1 + 1 + 1) {
 		e := Entry{
@@ -331,7 +346,8 @@ func appendTime(b []byte, t time.Time) []byte {
 }
 
 func appendMark(b []byte, m Mark) []byte {
-	return binary.LittleEndian.AppendUint64(appendUvarints(b, m.Epoch, m.N), m.Nonce)
+	b = binary.LittleEndian.AppendUint64(appendUvarints(b, m.Epoch, m.N), m.Nonce)
+	return appendUvarints(b, m.Snapshot)
 }
 
 func appendLine(b []byte, l Line) []byte {

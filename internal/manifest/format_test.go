@@ -35,8 +35,8 @@ func sampleState() State {
 func sampleManifest() *Manifest {
 	return &Manifest{
 		N: 9, Next: 200, Store: 0x0102030405060708, HashSeed: 0x1112131415161718,
-		Unfinished: true, Turned: true, Remote: Mark{Key{Epoch: 7, N: 400}, 0x5152535455565758},
-		Announced: Mark{Key{Epoch: 8, N: 401}, 0x6162636465666768},
+		Unfinished: true, Turned: true, Restored: true, Remote: Mark{Key{Epoch: 7, N: 400}, 0x5152535455565758, 5},
+		Announced: []Mark{{Key{Epoch: 8, N: 401}, 0x6162636465666768, 8}, {Key{Epoch: 8, N: 1 << 40}, 1, 0}},
 		Base:      5, BaseSeq: 250, Line: sampleLine(), State: sampleState(),
 		Snapshots: []Entry{
 			{N: 5, ID: 1, Nonce: 0x2122232425262728, Line: 0x4142434445464748, Upload: Pending, Seq: 250,
@@ -57,7 +57,8 @@ func sampleSnapshot() *Snapshot {
 // sampleRecord has files in objects and in the inline bytes.
 func sampleRecord() *Record {
 	return &Record{
-		Key: Key{Epoch: 7, N: 400}, Nonce: 0x5152535455565758, HashSeed: 0x1112131415161718, Floor: 390, Snapshot: *sampleSnapshot(),
+		Key: Key{Epoch: 7, N: 400}, Nonce: 0x5152535455565758, HashSeed: 0x1112131415161718, Floor: 390,
+		Line: Line{ID: 0x7172737475767778}, Keep: []Key{{6, 17}, {7, 1 << 50}}, Snapshot: *sampleSnapshot(),
 		Objects: []Object{{Key{6, 1 << 40}, 1200}, {Key{7, 399}, math.MaxInt64}},
 		Parts: [][]Part{
 			{{Object: 0, Offset: 210, Size: 990, CRC: 12345}, {Object: 2, Offset: 3, Size: 10, CRC: 0xdeadbeef}},
@@ -151,14 +152,20 @@ var (
 	})
 )
 
+var mark = rapid.Custom(func(t *rapid.T) Mark {
+	return Mark{key.Draw(t, "key"), number.Draw(t, "nonce"), number.Draw(t, "snapshot")}
+})
+
 func TestManifestRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &Manifest{
 			N: number.Draw(t, "n"), Next: number.Draw(t, "next"), Store: number.Draw(t, "store"), HashSeed: number.Draw(t, "seed"),
-			Unfinished: rapid.Bool().Draw(t, "unfinished"), Turned: rapid.Bool().Draw(t, "turned"),
-			Remote:    Mark{key.Draw(t, "remote"), number.Draw(t, "nonce")},
-			Announced: Mark{key.Draw(t, "announced"), number.Draw(t, "nonce")},
-			BaseSeq:   number.Draw(t, "base seq"), Line: line.Draw(t, "line"), State: state.Draw(t, "state"),
+			Unfinished: rapid.Bool().Draw(t, "unfinished"), Turned: rapid.Bool().Draw(t, "turned"), Restored: rapid.Bool().Draw(t, "restored"),
+			Remote:  mark.Draw(t, "remote"),
+			BaseSeq: number.Draw(t, "base seq"), Line: line.Draw(t, "line"), State: state.Draw(t, "state"),
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "announced") {
+			m.Announced = append(m.Announced, mark.Draw(t, "announced"))
 		}
 		known := []uint64{0}
 		for range rapid.IntRange(0, 4).Draw(t, "snapshots") {
@@ -406,10 +413,10 @@ func TestUnknownValues(t *testing.T) {
 		at   int
 		max  uint64
 	}{
-		{"flags", 1 + 1 + 8 + 8, 3},
+		{"flags", 1 + 1 + 8 + 8, 7},
 		{"upload", len(payload) - (1 + 1 + 8 + 1 + 1 + 1), uint64(Done)},
 	} {
-		for _, v := range []uint64{0, 1, 2, 3, 4, 5, 127, 128, 256, 257, 1 << 32, 1<<32 + 1, math.MaxUint64} {
+		for _, v := range []uint64{0, 1, 2, 3, 4, 5, 7, 8, 9, 127, 128, 256, 257, 1 << 32, 1<<32 + 1, math.MaxUint64} {
 			b := sealed(typeManifest, append(appendUvarints(bytes.Clone(payload[:c.at]), v), payload[c.at+1:]...))
 			m, err := DecodeManifest("MANIFEST-1", b)
 			if v > c.max {
@@ -423,9 +430,10 @@ func TestUnknownValues(t *testing.T) {
 
 // TestFlags has each flag alone: a round trip would not tell them apart.
 func TestFlags(t *testing.T) {
-	for want, m := range []Manifest{{}, {Unfinished: true}, {Turned: true}, {Unfinished: true, Turned: true}} {
+	for want := range 8 {
+		m := Manifest{Unfinished: want&1 != 0, Turned: want&2 != 0, Restored: want&4 != 0}
 		if got := payloadOf(m.Encode())[1+1+8+8]; int(got) != want {
-			t.Errorf("unfinished %v, turned %v: flags %d, want %d", m.Unfinished, m.Turned, got, want)
+			t.Errorf("unfinished %v, turned %v, restored %v: flags %d, want %d", m.Unfinished, m.Turned, m.Restored, got, want)
 		}
 	}
 }

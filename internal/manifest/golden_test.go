@@ -47,6 +47,13 @@ func (a *annotation) line(l Line) {
 	}
 }
 
+func (a *annotation) mark(name string) {
+	fmt.Fprintf(a, "# %s\n", name)
+	a.uvarints("epoch", "n")
+	a.words("nonce")
+	a.uvarints("snapshot")
+}
+
 func (a *annotation) snapshot(s Snapshot) {
 	a.uvarints("n", "id")
 	a.words("store", "nonce")
@@ -92,9 +99,10 @@ func TestGoldenManifest(t *testing.T) {
 	a.uvarints("n", "next")
 	a.words("store", "hash seed")
 	a.uvarints("flags")
-	for _, mark := range []string{"remote", "announced"} {
-		a.uvarints("epoch of "+mark, "n of "+mark)
-		a.words("nonce of " + mark)
+	a.mark("remote")
+	a.uvarints("announced")
+	for range m.Announced {
+		a.mark("announced")
 	}
 	a.uvarints("base", "base seq")
 	a.line(m.Line)
@@ -139,6 +147,11 @@ func TestGoldenRecord(t *testing.T) {
 	a.uvarints("epoch", "n")
 	a.words("nonce", "hash seed")
 	a.uvarints("floor")
+	a.line(r.Line)
+	a.uvarints("kept")
+	for range r.Keep {
+		a.uvarints("epoch", "n")
+	}
 	a.WriteString("# snapshot\n")
 	a.snapshot(r.Snapshot)
 	a.WriteString("# objects\n")

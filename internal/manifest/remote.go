@@ -21,6 +21,7 @@ func (k Key) Compare(l Key) int {
 // payload
 //
 //	record    epoch, n: uvarint   nonce, hash seed: word   floor: uvarint
+//	          line   count: uvarint   per record that is kept: epoch, n: uvarint
 //	          snapshot   count: uvarint   objects
 //	          per file of the state: count: uvarint   parts
 //	          inline: bytes
@@ -35,7 +36,13 @@ type Record struct {
 	HashSeed uint64 // of the store
 	// Floor is the smallest number of an object of this epoch that might have
 	// been on its way when the record was written, or the next number.
-	Floor    uint64
+	Floor uint64
+	// Line is the line of history of which the snapshot is the newest. It is not
+	// the one that the snapshot was taken on, if the store was rolled back to it.
+	Line Line
+	// Keep are the older records that are still snapshots. Those that are not
+	// among them are garbage, whenever they appear.
+	Keep     []Key
 	Snapshot Snapshot
 	Objects  []Object
 	Parts    [][]Part // of each file of the state
@@ -57,7 +64,7 @@ type Part struct {
 }
 
 // Mark returns what tells the record from all others.
-func (r *Record) Mark() Mark { return Mark{r.Key, r.Nonce} }
+func (r *Record) Mark() Mark { return Mark{r.Key, r.Nonce, r.Snapshot.N} }
 
 // Encode returns the record as it is stored.
 func (r *Record) Encode() []byte {
@@ -66,6 +73,11 @@ func (r *Record) Encode() []byte {
 	b = binary.LittleEndian.AppendUint64(b, r.Nonce)
 	b = binary.LittleEndian.AppendUint64(b, r.HashSeed)
 	b = appendUvarints(b, r.Floor)
+	b = appendLine(b, r.Line)
+	b = appendUvarints(b, uint64(len(r.Keep)))
+	for _, k := range r.Keep {
+		b = appendUvarints(b, k.Epoch, k.N)
+	}
 	b = appendSnapshot(b, &r.Snapshot)
 	b = appendUvarints(b, uint64(len(r.Objects)))
 	for _, o := range r.Objects {
@@ -89,9 +101,12 @@ func DecodeRecord(name string, b []byte) (*Record, error) {
 		return nil, err
 	}
 	r := &Record{
-		Key: d.key(), Nonce: d.word(), HashSeed: d.word(), Floor: d.uvarint(),
-		Snapshot: d.snapshot(),
+		Key: d.key(), Nonce: d.word(), HashSeed: d.word(), Floor: d.uvarint(), Line: d.line(),
 	}
+	for range d.count(2) {
+		r.Keep = append(r.Keep, d.key())
+	}
+	r.Snapshot = d.snapshot()
 	for range d.count(3) {
 		r.Objects = append(r.Objects, Object{d.key(), d.size()})
 	}

@@ -15,7 +15,10 @@ import (
 var record = rapid.Custom(func(t *rapid.T) *Record {
 	r := &Record{
 		Key: key.Draw(t, "key"), Nonce: number.Draw(t, "nonce"), HashSeed: number.Draw(t, "seed"), Floor: number.Draw(t, "floor"),
-		Snapshot: snapshot.Draw(t, "snapshot"), Inline: blob.Draw(t, "inline"),
+		Line: line.Draw(t, "line"), Snapshot: snapshot.Draw(t, "snapshot"), Inline: blob.Draw(t, "inline"),
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "keep") {
+		r.Keep = append(r.Keep, key.Draw(t, "kept"))
 	}
 	var sizes []int64
 	for range rapid.IntRange(0, 3).Draw(t, "objects") {
@@ -48,7 +51,7 @@ func TestRecordRoundTrip(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, r) {
 			t.Fatalf("%+v\nis read as\n%+v, %v", r, got, err)
 		}
-		if got.Mark() != (Mark{r.Key, r.Nonce}) {
+		if got.Mark() != (Mark{r.Key, r.Nonce, r.Snapshot.N}) {
 			t.Fatalf("%+v has the mark %+v", r, got.Mark())
 		}
 	})
