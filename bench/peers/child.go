@@ -36,6 +36,8 @@ const (
 	taskLatency task = "latency"
 	// taskScan does so too, and scans it in order.
 	taskScan task = "scan"
+	// taskUpload does so too, and uploads snapshots after updates.
+	taskUpload task = "snapshot"
 	// taskLoad opens an empty store, loads it and closes it, and taskCrash
 	// the same, but it kills itself instead of closing.
 	taskLoad  task = "load"
@@ -58,8 +60,9 @@ type parameters struct {
 	KeySize   int `json:"key_size"`
 	ValueSize int `json:"value_size"`
 	// Ops, Reads and Distribution are those of mixed and rmw; in latency Ops
-	// is how many operations are drawn, to be done again and again, and in
-	// scan about how many keys a series of scans yields.
+	// is how many operations are drawn, to be done again and again, in scan
+	// about how many keys a series of scans yields, and in snapshot the sum of
+	// all updates.
 	Ops          int     `json:"ops,omitempty"`
 	Reads        float64 `json:"reads"`
 	Distribution string  `json:"distribution,omitempty"`
@@ -70,6 +73,10 @@ type parameters struct {
 	Seed       uint64 `json:"seed"`
 	// Settle is the pause between loading and running.
 	Settle time.Duration `json:"settle,omitempty"`
+	// Updates and Rounds are those of snapshot: it takes so many snapshots,
+	// each after so many updates, for each number of updates.
+	Updates []int `json:"updates,omitempty"`
+	Rounds  int   `json:"rounds,omitempty"`
 	// Seconds and SnapshotEvery are those of latency.
 	Seconds       float64       `json:"seconds,omitempty"`
 	SnapshotEvery time.Duration `json:"snapshot_every,omitempty"`
@@ -91,6 +98,12 @@ type measurement struct {
 
 	// Scanned are the scans of a store in its states.
 	Scanned []scanMeasurement `json:"scanned,omitempty"`
+
+	// FirstBytes is what the first snapshot uploaded, and FirstSeconds how long
+	// it took; Uploaded are those after it.
+	FirstBytes   int64               `json:"first_bytes,omitempty"`
+	FirstSeconds float64             `json:"first_seconds,omitempty"`
+	Uploaded     []uploadMeasurement `json:"uploaded,omitempty"`
 
 	// OpenSeconds is the time to open the store, FirstGetSeconds that of the
 	// first Get after it, and Lost the number of keys without a value.
@@ -148,6 +161,8 @@ func (c childSpec) run(report func(measurement) error) error {
 		m, err = c.runLatency(k)
 	case taskScan:
 		m, err = c.runScan(k)
+	case taskUpload:
+		m, err = c.runUpload(k)
 	case taskLoad:
 		m, err = c.runLoad(k)
 	case taskCrash:

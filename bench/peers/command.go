@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ const (
 	workRMW       = "rmw"
 	workLatency   = "latency"
 	workScan      = "scan"
+	workSnapshot  = "snapshot"
 	workRecovery  = "recovery"
 )
 
@@ -36,21 +38,25 @@ var works = []struct{ name, about string }{
 	{workRMW, "load, then read-modify-writes"},
 	{workLatency, "load, then writes at a steady rate while snapshots are taken, beside a control"},
 	{workScan, "load, then scans in order, and again after a tenth was overwritten; for stores with an order"},
+	{workSnapshot, "load, upload a snapshot, and others after more and more updates; for stores that can"},
 	{workRecovery, "load, close or kill, then open and get"},
 }
 
 // flagWorks says which works a flag is for, if not for all.
 var flagWorks = map[string][]string{
-	"key-size":       {workMixed, workRMW, workLatency, workScan, workRecovery},
-	"value-size":     {workMixed, workRMW, workLatency, workScan, workRecovery},
+	"key-size":       {workMixed, workRMW, workLatency, workScan, workSnapshot, workRecovery},
+	"value-size":     {workMixed, workRMW, workLatency, workScan, workSnapshot, workRecovery},
 	"goroutines":     {workMixed, workRMW, workLatency, workRecovery},
 	"ops":            {workSeedTable, workMixed, workRMW, workScan},
-	"dist":           {workSeedTable, workMixed, workRMW, workLatency},
-	"settle":         {workMixed, workRMW, workLatency, workScan},
+	"dist":           {workSeedTable, workMixed, workRMW, workLatency, workSnapshot},
+	"settle":         {workMixed, workRMW, workLatency, workScan, workSnapshot},
 	"reads":          {workMixed},
 	"batch":          {workMixed},
 	"seconds":        {workLatency},
 	"snapshot-every": {workLatency},
+	"remote":         {workLatency, workSnapshot},
+	"updates":        {workSnapshot},
+	"rounds":         {workSnapshot},
 	"crash":          {workRecovery},
 }
 
@@ -69,6 +75,7 @@ const (
 	// maxBatchBytes is what all stores take at once with the least memory.
 	maxBatch      = 1024
 	maxBatchBytes = 1 << 20
+	maxRounds     = 1000
 )
 
 // A request is what the flags say.
@@ -87,6 +94,9 @@ type request struct {
 	settle     time.Duration
 	seconds    float64
 	snapshots  time.Duration
+	remote     string
+	updates    counts
+	rounds     counts
 	crash      bool
 	reps, seed counts
 	dir        string
@@ -107,6 +117,8 @@ func newCommand() *cobra.Command {
 		batch:      counts{min: 1, max: maxBatch, list: []int{1}},
 		goroutines: counts{min: 1, max: maxGoroutines, list: []int{1}},
 		memory:     128 << 20,
+		updates:    counts{min: 1, max: bench.MaxOps, many: true, list: []int{1e3, 1e4, 1e5, 1e6}},
+		rounds:     counts{min: 1, max: maxRounds, list: []int{5}},
 		reps:       counts{min: 1, max: maxReps, list: []int{3}},
 		seed:       counts{min: 1, max: math.MaxInt32, list: []int{1}},
 	}
@@ -123,6 +135,8 @@ Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
   peers --work seed-table --keys 10000 --dist zipfian
   peers --work latency --stores appendlog,pebble --keys 1e6 --seconds 30
   peers --work scan --stores lsmtree,pebble --keys 1e6
+  peers --work snapshot --stores lsmtree,hybridlog,pebble,badger --updates 1e3,1e5
+  peers --work latency --stores hybridlog,pebble --remote delay:20ms
   peers --work recovery --crash --json > recovery.json
   peers --list`,
 		SilenceErrors: true,
@@ -169,6 +183,9 @@ Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
 	flags.DurationVar(&o.settle, "settle", time.Second, "`PAUSE` before running, for work in the background")
 	flags.Float64Var(&o.seconds, "seconds", 10, "latency: `SECONDS` at each rate, for the store and for the control")
 	flags.DurationVar(&o.snapshots, "snapshot-every", time.Second, "latency: `PAUSE` from one snapshot to the next; 0 for none")
+	flags.Var(&o.updates, "updates", "snapshot: `NUMBERS` of updates before each snapshot, separated by commas")
+	flags.Var(&o.rounds, "rounds", "snapshot: `NUMBER` of snapshots for each number of updates")
+	flags.StringVar(&o.remote, "remote", "", "latency, snapshot: upload snapshots to this `REMOTE`, dir or delay:TIME, a time that each request takes (default for latency none, for snapshot dir)")
 	flags.BoolVar(&o.crash, "crash", false, "kill -9 instead of closing")
 	flags.Var(&o.reps, "reps", "`NUMBER` of repetitions")
 	flags.Var(&o.seed, "seed", "`NUMBER` that all random choices follow from")
@@ -208,6 +225,7 @@ func (o request) writeList(w io.Writer) error {
 	}
 	writeInfos(&out, infos)
 	writeSnapshots(&out, infos)
+	writeUploads(&out, infos)
 	writeScans(&out, infos)
 	writeBatches(&out, infos)
 	_, err := io.WriteString(w, strings.TrimSuffix(out.String(), "\n"))
@@ -239,7 +257,7 @@ func (o request) comparison(changed func(flag string) bool) (comparison, error) 
 	}
 	c := comparison{work: o.work, kinds: kinds, crash: o.crash}
 	if o.work == workSeedTable {
-		c.params = parameters{settings: settings{int64(o.memory)}}
+		c.params = parameters{settings: settings{Memory: int64(o.memory)}}
 		c.table, err = o.seedTable()
 		return c, err
 	}
@@ -276,6 +294,8 @@ func (o request) unfit(k kind) string {
 		return k.class.meaning()
 	case o.work == workScan && k.scans == "":
 		return "it has no order of keys to scan in"
+	case o.work == workSnapshot && k.uploads == "":
+		return "it has no snapshots to upload what has changed"
 	}
 	return ""
 }
@@ -308,7 +328,7 @@ func (o request) runner(kinds []kind) (runner, error) {
 		ValueSize:  100,
 		Goroutines: o.goroutines.list[0],
 		Seed:       uint64(o.seed.list[0]),
-		settings:   settings{int64(o.memory)},
+		settings:   settings{Memory: int64(o.memory), Remote: o.remote},
 	}
 	if o.work == workRMW {
 		p.ValueSize = minValueSize // a counter
@@ -358,6 +378,18 @@ func (o request) runner(kinds []kind) (runner, error) {
 			return runner{}, fmt.Errorf("--snapshot-every is %v; it cannot be less than 0", p.SnapshotEvery)
 		}
 	}
+	if o.work == workSnapshot {
+		p.Updates, p.Rounds, p.Goroutines = o.updates.list, o.rounds.list[0], 1
+		if p.Ops = uploadOps(p); p.Ops > bench.MaxOps {
+			return runner{}, fmt.Errorf("--updates and --rounds: %s updates are more than %s", humanize.Comma(int64(p.Ops)), humanize.Comma(bench.MaxOps))
+		}
+		p.Remote = cmp.Or(p.Remote, remoteDir)
+	}
+	if p.Remote != "" {
+		if _, err := parseDelay(p.Remote); err != nil {
+			return runner{}, fmt.Errorf("--remote: %w", err)
+		}
+	}
 	if !(p.Reads >= 0 && p.Reads <= 1) {
 		return runner{}, fmt.Errorf("--reads is %v; it must be from 0 to 1", p.Reads)
 	}
@@ -372,6 +404,8 @@ func (o request) runner(kinds []kind) (runner, error) {
 		tasks = []task{taskLatency}
 	case o.work == workScan:
 		tasks = []task{taskScan}
+	case o.work == workSnapshot:
+		tasks = []task{taskUpload}
 	case o.work == workRecovery && o.crash:
 		tasks = []task{taskCrash, taskOpen}
 	case o.work == workRecovery:

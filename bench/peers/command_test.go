@@ -28,15 +28,17 @@ const small = " --keys 500 --reps 1 --stores map,memonly"
 
 func TestWorks(t *testing.T) {
 	for args, want := range map[string]string{
-		"--work mixed --ops 1e3 --settle 0 --dist UNIFORM --reads 0.9" + small:   "1,000 operations, 90% reads, uniform, 1 goroutine\n",
-		"--ops 1e3 --settle 0 --value-size 64 --key-size 8 --memory 8MB" + small: "", // refused: 8 MB are not 8 MiB
-		"--work mixed --ops 1e3 --settle 0 --batch 32 --goroutines 2" + small:    "1,000 operations, 50% reads, zipfian, 2 goroutines, 32 at once\n",
-		"--work rmw --ops 1_000 --settle 0 --goroutines 2" + small:               "values of 8 B, memory 128 MiB, 1,000 updates, zipfian, 2 goroutines\n",
-		"--work latency --seconds 0.05 --snapshot-every 9ms --settle 0" + small:  "Sets for 0.05 s at each rate, zipfian, 1 goroutine, snapshots every 9ms\n",
-		"--work scan --ops 2e3 --settle 0 --keys 500 --reps 1 --stores lsmtree":  "scans of 100 keys and of all, about 2,000 keys in each way\n",
-		"--work recovery --keys 500 --reps 1 --stores memonly,bbolt":             "loaded and closed, then opened\n",
-		"--work recovery --crash --keys 500 --reps 1 --stores memonly,pebble":    "killed after the last write, then opened\n",
-		"--work seed-table --dist zipfian --ops 1e3" + small:                     "number of distinct choices for keys and values: 500\ndistribution:   Zipfian\n1.0e+03 writes  memonly:",
+		"--work mixed --ops 1e3 --settle 0 --dist UNIFORM --reads 0.9" + small:                                                    "1,000 operations, 90% reads, uniform, 1 goroutine\n",
+		"--ops 1e3 --settle 0 --value-size 64 --key-size 8 --memory 8MB" + small:                                                  "", // refused: 8 MB are not 8 MiB
+		"--work mixed --ops 1e3 --settle 0 --batch 32 --goroutines 2" + small:                                                     "1,000 operations, 50% reads, zipfian, 2 goroutines, 32 at once\n",
+		"--work rmw --ops 1_000 --settle 0 --goroutines 2" + small:                                                                "values of 8 B, memory 128 MiB, 1,000 updates, zipfian, 2 goroutines\n",
+		"--work latency --seconds 0.05 --snapshot-every 9ms --settle 0" + small:                                                   "Sets for 0.05 s at each rate, zipfian, 1 goroutine, snapshots every 9ms\n",
+		"--work scan --ops 2e3 --settle 0 --keys 500 --reps 1 --stores lsmtree":                                                   "scans of 100 keys and of all, about 2,000 keys in each way\n",
+		"--work latency --seconds 0.05 --snapshot-every 9ms --settle 0 --remote dir" + small:                                      "snapshots every 9ms, uploaded to dir\n",
+		"--work snapshot --updates 10,1e3 --rounds 2 --settle 0 --keys 500 --reps 1 --stores hybridlog,badger --remote delay:1ms": "2 snapshots after each number of updates, zipfian, uploaded to delay:1ms\n",
+		"--work recovery --keys 500 --reps 1 --stores memonly,bbolt":                                                              "loaded and closed, then opened\n",
+		"--work recovery --crash --keys 500 --reps 1 --stores memonly,pebble":                                                     "killed after the last write, then opened\n",
+		"--work seed-table --dist zipfian --ops 1e3" + small:                                                                      "number of distinct choices for keys and values: 500\ndistribution:   Zipfian\n1.0e+03 writes  memonly:",
 	} {
 		dir := t.TempDir()
 		out, errOut, err := runPeers(t.Context(), args+" --dir "+dir)
@@ -108,13 +110,22 @@ func TestJSON(t *testing.T) {
 
 func TestRefuses(t *testing.T) {
 	tests := []struct{ args, says string }{
-		{"--work ycsb", `unknown work "ycsb": choose from seed-table, mixed, rmw, latency, scan, recovery`},
+		{"--work ycsb", `unknown work "ycsb": choose from seed-table, mixed, rmw, latency, scan, snapshot, recovery`},
 		{"mixed", `unexpected argument "mixed"`},
 		{"--stores map,rocksdb", `unknown store "rocksdb": choose from map, lsmtree, hybridlog, appendlog, memonly`},
 		{"--stores map,MAP", "names map twice"},
 		{"--work recovery --stores map", "recovery is not for map: nothing survives"},
 		{"--work scan --stores pebble,map", "scan is not for map: it has no order"},
 		{"--work scan --stores POGREB", "scan is not for pogreb: it has no order"},
+		{"--work snapshot --stores pebble,bbolt", "snapshot is not for bbolt: it has no snapshots"},
+		{"--work snapshot --updates 0", "from 1 to 100000000"},
+		{"--work snapshot --updates 1e8,1", "500,000,005 updates are more than 100,000,000"},
+		{"--work snapshot --rounds 2,3", "single number"},
+		{"--work snapshot --remote s3", `--remote: "s3" must be dir or delay: and a time up to 10s, like delay:20ms`},
+		{"--work snapshot --ops 5", "--ops is not for snapshot"},
+		{"--work latency --remote delay:1h", "--remote:"},
+		{"--remote dir", "--remote is not for mixed but for latency, snapshot"},
+		{"--work latency --rounds 2", "--rounds is not for latency but for snapshot"},
 		{"--work scan --dist uniform", "--dist is not for scan"},
 		{"--work scan --goroutines 2", "--goroutines is not for scan"},
 		{"--work scan --settle -1s", "cannot be less than 0"},
@@ -174,8 +185,8 @@ func TestRefuses(t *testing.T) {
 
 func TestListAndHelp(t *testing.T) {
 	for args, parts := range map[string][]string{
-		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every", "\nlatency     load", ": Snapshot and Wait", "  map, badger, bbolt, goleveldb, pogreb, bitcask, map-batch: none", "\nscan        load", "\nhow scan goes through the keys:\n  map, pogreb, bitcask, map-batch: none\n  lsmtree,", ": NewIter, SeekGE\n", "\nhow a batch is done:\n  map, pogreb, bitcask: one by one\n  lsmtree, hybridlog,", ": MultiGet; a Batch and Apply\n", "  map-batch: the lock is taken once for each"},
-		"--help":                {"--work WORK", `(default "mixed")`, "--stores STORES", "memonly", "--memory BYTES", "(default 128MiB)", "--crash", "--goroutines", "--seconds SECONDS", "--batch NUMBER", "--snapshot-every PAUSE"},
+		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every", "\nlatency     load", ": Snapshot and Wait", "  map, badger, bbolt, goleveldb, pogreb, bitcask, map-batch: none", "\nsnapshot    load", "\nhow snapshots are uploaded:\n  map, bbolt, goleveldb, pogreb, bitcask, map-batch: none\n", ": Options.Remote; Snapshot and Wait\n", "\nscan        load", "\nhow scan goes through the keys:\n  map, pogreb, bitcask, map-batch: none\n  lsmtree,", ": NewIter, SeekGE\n", "\nhow a batch is done:\n  map, pogreb, bitcask: one by one\n  lsmtree, hybridlog,", ": MultiGet; a Batch and Apply\n", "  map-batch: the lock is taken once for each"},
+		"--help":                {"--work WORK", `(default "mixed")`, "--stores STORES", "memonly", "--memory BYTES", "(default 128MiB)", "--crash", "--goroutines", "--seconds SECONDS", "--batch NUMBER", "--snapshot-every PAUSE", "--remote REMOTE", "--updates NUMBERS", "--rounds NUMBER"},
 	} {
 		out, _, err := runPeers(t.Context(), args)
 		if err != nil {

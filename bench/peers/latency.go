@@ -35,6 +35,9 @@ type loadMeasurement struct {
 	// same loop right before, with a Set that does nothing.
 	Latency bench.Latency `json:"latency_ns"`
 	Control bench.Latency `json:"control_ns"`
+	// Without is what was measured without snapshots, between the two, if
+	// snapshots are uploaded.
+	Without *withoutMeasurement `json:"without,omitempty"`
 
 	Snapshots int `json:"snapshots"`
 	// Cut is how long the calls that take snapshots took, and Complete how
@@ -42,7 +45,14 @@ type loadMeasurement struct {
 	Cut      taken `json:"cut"`
 	Complete taken `json:"complete"`
 
-	WrittenBytes int64 `json:"written_bytes"`
+	WrittenBytes  int64 `json:"written_bytes"`
+	UploadedBytes int64 `json:"uploaded_bytes,omitempty"`
+}
+
+// A withoutMeasurement is a run without snapshots.
+type withoutMeasurement struct {
+	Reached float64       `json:"reached"`
+	Latency bench.Latency `json:"latency_ns"`
 }
 
 // taken is how long something took that was done a few times.
@@ -120,7 +130,8 @@ func (r *latencyRun) measure(m *measurement) error {
 	return nil
 }
 
-// load runs the control and then the store at a rate.
+// load runs the control and then the store at a rate. If snapshots are uploaded
+// the store also runs without them.
 func (r *latencyRun) load(share, rate float64, length time.Duration) (loadMeasurement, error) {
 	m := loadMeasurement{Share: share, Rate: rate}
 	if err := r.rest(); err != nil {
@@ -131,10 +142,21 @@ func (r *latencyRun) load(share, rate float64, length time.Duration) (loadMeasur
 	if err := control.run(new(atomic.Bool)); err != nil {
 		return m, err
 	}
+	if r.Params.Remote != "" {
+		without := r.next(rate, length)
+		if err := r.undisturbed(&without); err != nil {
+			return m, err
+		}
+		m.Without = &withoutMeasurement{Reached: without.reached(), Latency: without.latency}
+		if err := r.rest(); err != nil { // what it left to do is not paid for below
+			return m, err
+		}
+	}
 	written, err := readWritten()
 	if err != nil {
 		return m, err
 	}
+	uploaded := r.uploaded()
 	run := r.next(rate, length)
 	shots, err := r.disturbed(&run)
 	if err != nil {
@@ -146,7 +168,18 @@ func (r *latencyRun) load(share, rate float64, length time.Duration) (loadMeasur
 	m.Snapshots = len(shots.cuts)
 	m.Cut, m.Complete = takenOf(shots.cuts), takenOf(shots.completes)
 	m.WrittenBytes = writtenAfter - written
+	m.UploadedBytes = r.uploaded() - uploaded
 	return m, err
+}
+
+// uploaded is how many bytes the store has uploaded so far.
+func (r *latencyRun) uploaded() int64 {
+	of, ok := r.store.(uploader)
+	if !ok {
+		return 0
+	}
+	bytes, _ := of.uploads()
+	return bytes
 }
 
 // next returns the stretch that comes after those of the past.
@@ -161,8 +194,18 @@ func (r *latencyRun) next(rate float64, length time.Duration) stretch {
 // disturbed runs a stretch while snapshots are taken. Those that were begun are
 // complete when it returns.
 func (r *latencyRun) disturbed(s *stretch) (shots, error) {
+	return r.run(s, r.snapshots.start)
+}
+
+// undisturbed runs a stretch without snapshots.
+func (r *latencyRun) undisturbed(s *stretch) error {
+	_, err := r.run(s, new(snapshots).start)
+	return err
+}
+
+func (r *latencyRun) run(s *stretch, start func(failed *atomic.Bool) (stop func() (shots, error))) (shots, error) {
 	var failed atomic.Bool
-	stop := r.snapshots.start(&failed)
+	stop := start(&failed)
 	err := s.run(&failed)
 	taken, snapshotErr := stop()
 	r.past = append(r.past, *s)

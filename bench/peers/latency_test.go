@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -34,13 +35,22 @@ func TestLatency(t *testing.T) {
 		{"pebble-acked", true, func(*parameters) {}},
 		{"pebble", false, func(p *parameters) { p.SnapshotEvery = 0 }},
 		{"appendlog", true, func(p *parameters) { p.Settle = time.Millisecond }},
+		{"hybridlog", true, func(p *parameters) { p.Remote = remoteDir }},
+		{"lsmtree", true, func(p *parameters) { p.Remote = "delay:1ms" }},
+		{"pebble", true, func(p *parameters) { p.Remote = remoteDir }},
+		{"badger", true, func(p *parameters) { p.Remote = "delay:1ms" }},
+		{"map", false, func(p *parameters) { p.Remote = remoteDir }},
 	}
 	for _, test := range tests {
 		t.Run(test.store, func(t *testing.T) {
 			t.Parallel()
 			p := latencyParams()
 			test.edit(&p)
-			m, err := runChild(t.Context(), childSpec{Task: taskLatency, Store: test.store, Dir: t.TempDir(), Params: p})
+			dir := filepath.Join(t.TempDir(), "store")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			m, err := runChild(t.Context(), childSpec{Task: taskLatency, Store: test.store, Dir: dir, Params: p})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,6 +68,12 @@ func TestLatency(t *testing.T) {
 				}
 				if (l.Snapshots > 0) != test.snapshots || (l.Cut.Longest > 0) != test.snapshots {
 					t.Errorf("snapshots: %+v", l)
+				}
+				if (l.Without != nil) != (p.Remote != "") || (l.UploadedBytes > 0) != (p.Remote != "" && test.snapshots) {
+					t.Errorf("uploaded %d bytes, without snapshots: %+v", l.UploadedBytes, l.Without)
+				}
+				if l.Without != nil {
+					wantLatency(t, l.Without.Latency)
 				}
 				if l.Cut.Median > l.Cut.Longest || l.Cut.Longest > l.Complete.Longest || l.Complete.Median > l.Complete.Longest {
 					t.Errorf("snapshots took %+v and %+v", l.Cut, l.Complete)

@@ -13,6 +13,7 @@
 //	rmw         loads a store, then changes values
 //	latency     loads a store, then writes at a part of its maximum
 //	scan        loads a store, then goes through its keys in order
+//	snapshot    loads a store, then uploads snapshots after updates
 //	recovery    loads a store, closes or kills it, and opens it again
 //
 // # What makes them comparable
@@ -69,6 +70,19 @@
 // Every key must be the one that comes next, and every value the last version of
 // it, so nothing may be left out, doubled or old. Checking adds some tens of
 // nanoseconds to a key; BenchmarkScanCheck shows it.
+//
+// # Snapshot
+//
+// The work snapshot counts what a store puts into a bucket so that its state
+// can be made of that alone: all of it first, and then what is new after some
+// updates, which come from one goroutine. Bytes are those of all objects, and
+// they are set in relation to those of the distinct keys and values that
+// changed. The stores differ in what they have for this: ours upload by
+// themselves, Pebble has checkpoints of files that do not change, of which the
+// harness puts the new ones, four at a time as ours do, and Badger has backups
+// since a version. The bucket is a directory, or a delay for each request with
+// nothing behind it. In latency it takes the place of snapshots that stay on the
+// machine, and the store then also runs without any.
 //
 // # What was left out
 //

@@ -45,6 +45,11 @@ func (r result) writeText(w io.Writer) error {
 	case workLatency:
 		fmt.Fprintf(&out, "Sets for %g s at each rate, %s, %s, snapshots %s",
 			p.Seconds, p.Distribution, counted(p.Goroutines, "goroutine"), everyText(p.SnapshotEvery))
+		if p.Remote != "" {
+			fmt.Fprintf(&out, ", uploaded to %s", p.Remote)
+		}
+	case workSnapshot:
+		fmt.Fprintf(&out, "%s snapshots after each number of updates, %s, uploaded to %s", humanize.Comma(int64(p.Rounds)), p.Distribution, p.Remote)
 	case workScan:
 		fmt.Fprintf(&out, "scans of %d keys and of all, about %s keys in each way", shortScan, humanize.Comma(int64(p.Ops)))
 	default:
@@ -58,10 +63,17 @@ func (r result) writeText(w io.Writer) error {
 	case workRecovery:
 		r.writeRecovery(&out)
 	case workLatency:
-		writeSnapshots(&out, infos(r.Rows))
+		if p.Remote != "" {
+			writeUploads(&out, infos(r.Rows))
+		} else {
+			writeSnapshots(&out, infos(r.Rows))
+		}
 		r.writeMaximum(&out)
 		r.writeLoads(&out)
 		compared = "maximum, " + compared
+	case workSnapshot:
+		writeUploads(&out, infos(r.Rows))
+		r.writeUploaded(&out)
 	case workScan:
 		writeScans(&out, infos(r.Rows))
 		r.writeScanned(&out)
@@ -73,9 +85,12 @@ func (r result) writeText(w io.Writer) error {
 		r.writeOps(&out)
 		r.writeTimed(&out)
 	}
-	if r.Work == workScan {
+	switch r.Work {
+	case workScan:
 		r.writeScanMatrices(&out)
-	} else {
+	case workSnapshot:
+		r.writeUploadMatrices(&out)
+	default:
 		writeMatrix(&out, compared, r.speeds(row.speed))
 	}
 	_, err := io.WriteString(w, out.String())
@@ -119,6 +134,11 @@ func writeInfos(w io.Writer, infos []storeInfo) {
 // writeSnapshots writes how stores take snapshots.
 func writeSnapshots(w io.Writer, infos []storeInfo) {
 	writeHows(w, "snapshots in latency:", infos, func(s storeInfo) string { return s.Snapshots })
+}
+
+// writeUploads writes how stores upload snapshots.
+func writeUploads(w io.Writer, infos []storeInfo) {
+	writeHows(w, "how snapshots are uploaded:", infos, func(s storeInfo) string { return s.Uploads })
 }
 
 // writeScans writes how stores scan.
@@ -189,18 +209,27 @@ func (r result) writeMaximum(w io.Writer) {
 }
 
 // writeLoads writes two lines for each share of the maximum: of the store, and
-// of its control.
+// of its control; and between them one of the store without snapshots, if they
+// are uploaded.
 func (r result) writeLoads(w io.Writer) {
 	fmt.Fprintln(w)
 	t := table(w)
-	fmt.Fprintln(t, "store\tshare\tdue/s\tdone/s\tp50\tp99\tp99.9\tmax\tp99.9 above\tmax above\tsnapshots\tcut\tlongest cut\tcomplete\twritten\t")
+	fmt.Fprintln(t, "store\tshare\tdue/s\tdone/s\tp50\tp99\tp99.9\tmax\tp99.9 above\tmax above\tsnapshots\tcut\tlongest cut\tcomplete\twritten\tuploaded\t")
 	for _, row := range r.Rows {
 		for _, l := range row.Loads {
 			fmt.Fprintf(t, "%s\t%g%%\t%s\t%s\t%s\t%s\t%s\t", row.Name, 100*l.Share,
 				rateText(l.Rate.Median), rateText(l.Reached.Median), l.Latency.text(), nanosText(l.P999Above.Median), nanosText(l.MaxAbove.Median))
-			fmt.Fprintf(t, "%g\t%s\t%s\t%s\t%s\t\n", l.Snapshots.Median,
-				tookText(l.Cut.Median.Median), tookText(l.Cut.Longest.Median), tookText(l.Complete.Median.Median), bytesText(int64(l.WrittenBytes.Median)))
-			fmt.Fprintf(t, "control\t%g%%\t%s\t\t%s\t\t\t\t\t\t\t\t\n", 100*l.Share, rateText(l.Rate.Median), l.Control.text())
+			uploaded := "-"
+			if l.UploadedBytes != nil {
+				uploaded = bytesText(int64(l.UploadedBytes.Median))
+			}
+			fmt.Fprintf(t, "%g\t%s\t%s\t%s\t%s\t%s\t\n", l.Snapshots.Median,
+				tookText(l.Cut.Median.Median), tookText(l.Cut.Longest.Median), tookText(l.Complete.Median.Median), bytesText(int64(l.WrittenBytes.Median)), uploaded)
+			if without := l.Without; without != nil {
+				fmt.Fprintf(t, "without\t%g%%\t%s\t%s\t%s\t%s\t%s\t\t\t\t\t\t\t\n", 100*l.Share, rateText(l.Rate.Median),
+					rateText(without.Reached.Median), without.Latency.text(), nanosText(without.P999Above.Median), nanosText(without.MaxAbove.Median))
+			}
+			fmt.Fprintf(t, "control\t%g%%\t%s\t\t%s\t\t\t\t\t\t\t\t\t\n", 100*l.Share, rateText(l.Rate.Median), l.Control.text())
 		}
 	}
 	_ = t.Flush()
@@ -267,6 +296,46 @@ func (r result) writeSizes(w io.Writer) {
 func (r result) writeScanMatrices(w io.Writer) {
 	for i, s := range r.scans() {
 		writeMatrix(w, s.what()+", times as fast as", r.speeds(func(r row) float64 { return r.Scanned[i].KeysPerSecond.Median }))
+	}
+}
+
+// writeUploaded writes a line for each store for each number of updates. It puts
+// together what is to be compared.
+func (r result) writeUploaded(w io.Writer) {
+	t := table(w)
+	fmt.Fprintln(t, "updates\tstore\tuploaded/changed\tmin\tmax\tratio\tchanged\tuploaded\tat rest\trequests\tcut\tlongest cut\tcomplete\tlongest\t")
+	for i := range r.uploads() {
+		for _, row := range r.Rows {
+			u := row.Uploaded[i]
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", humanize.Comma(int64(u.Updates)), row.Name,
+				threeDigits(u.BytesPerByte.Median), threeDigits(u.BytesPerByte.Min), threeDigits(u.BytesPerByte.Max), ratioText(u.Ratio),
+				bytesText(int64(u.ChangedBytes.Median)), bytesText(int64(u.Bytes.Median)), bytesText(int64(u.AfterBytes.Median)), humanize.Comma(int64(u.Requests.Median)),
+				tookText(u.Cut.Median.Median), tookText(u.Cut.Longest.Median), tookText(u.Complete.Median.Median), tookText(u.Complete.Longest.Median))
+		}
+	}
+	_ = t.Flush()
+	fmt.Fprintln(w)
+	t = table(w)
+	fmt.Fprintln(t, "store\tfirst snapshot\ttook\tanon\tfile\tdisk\tload/s\t")
+	for _, row := range r.Rows {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", row.Name, bytesText(int64(row.FirstBytes.Median)), secondsText(row.FirstSeconds.Median),
+			bytesText(int64(row.AnonBytes.Median)), bytesText(int64(row.FileBytes.Median)), bytesText(int64(row.DiskBytes.Median)), rateText(row.LoadOpsPerSecond.Median))
+	}
+	_ = t.Flush()
+}
+
+// uploads returns what each store uploaded.
+func (r result) uploads() []uploadRow {
+	if len(r.Rows) == 0 {
+		return nil
+	}
+	return r.Rows[0].Uploaded
+}
+
+func (r result) writeUploadMatrices(w io.Writer) {
+	for i, u := range r.uploads() {
+		title := fmt.Sprintf("snapshots after %s, times as few bytes as", counted(u.Updates, "update"))
+		writeMatrix(w, title, r.speeds(func(r row) float64 { return r.Uploaded[i].thrift() }))
 	}
 }
 

@@ -23,6 +23,8 @@ type storeInfo struct {
 	Settings string `json:"settings"`
 	// Snapshots says how snapshots are taken in latency, if they are.
 	Snapshots string `json:"snapshots,omitempty"`
+	// Uploads says how snapshots are uploaded, if they are.
+	Uploads string `json:"uploads,omitempty"`
 	// Scans says how scan goes through the keys, if it does.
 	Scans string `json:"scans,omitempty"`
 	// Batches says how mixed does several operations at once, if not one by
@@ -31,7 +33,10 @@ type storeInfo struct {
 }
 
 func infoOf(k kind, s settings) storeInfo {
-	return storeInfo{Name: k.name, Class: k.class, Settings: k.describe(s), Snapshots: k.snapshots, Scans: k.scans, Batches: k.batches}
+	return storeInfo{
+		Name: k.name, Class: k.class, Settings: k.describe(s),
+		Snapshots: k.snapshots, Uploads: k.uploads, Scans: k.scans, Batches: k.batches,
+	}
 }
 
 // A row is what one store did, summed up over its repetitions.
@@ -58,6 +63,11 @@ type row struct {
 	// Scanned are those of scan, which has no other speeds.
 	Scanned []scanRow `json:"scanned,omitempty"`
 
+	// FirstBytes to Uploaded are those of snapshot, which has no other speeds.
+	FirstBytes   *bench.Spread `json:"first_bytes,omitempty"`
+	FirstSeconds *bench.Spread `json:"first_seconds,omitempty"`
+	Uploaded     []uploadRow   `json:"uploaded,omitempty"`
+
 	// OpenSeconds to Lost are those of recovery.
 	OpenSeconds     *bench.Spread `json:"open_seconds,omitempty"`
 	FirstGetSeconds *bench.Spread `json:"first_get_seconds,omitempty"`
@@ -70,7 +80,7 @@ type row struct {
 
 	// Ratio is how many times as fast as the reference the store is, and
 	// Ratios the same for every store that has a row: ratios of medians.
-	// Scan has them for each of Scanned instead.
+	// Scan and snapshot have them for each of Scanned and of Uploaded instead.
 	Ratio  float64            `json:"ratio,omitempty"`
 	Ratios map[string]float64 `json:"ratios,omitempty"`
 }
@@ -100,7 +110,12 @@ func summarise(work string, kinds []kind, p parameters, reference string, runs [
 			s.Ratios = ratios(rows, i, func(r row) float64 { return r.Scanned[j].KeysPerSecond.Median })
 			s.Ratio = s.Ratios[reference]
 		}
-		if work != workScan {
+		for j := range r.Uploaded {
+			u := &r.Uploaded[j]
+			u.Ratios = ratios(rows, i, func(r row) float64 { return r.Uploaded[j].thrift() })
+			u.Ratio = u.Ratios[reference]
+		}
+		if work != workScan && work != workSnapshot {
 			r.Ratios = ratios(rows, i, row.speed)
 			r.Ratio = r.Ratios[reference]
 		}
@@ -139,6 +154,11 @@ func rowOf(work string, p parameters, runs []measurement) row {
 	case workScan:
 		r.Scanned = scanRows(runs)
 		return r
+	case workSnapshot:
+		r.FirstBytes = spread(func(m measurement) float64 { return float64(m.FirstBytes) })
+		r.FirstSeconds = spread(func(m measurement) float64 { return m.FirstSeconds })
+		r.Uploaded = uploadRows(runs)
+		return r
 	case workRecovery:
 		r.OpenSeconds = spread(func(m measurement) float64 { return m.OpenSeconds })
 		r.FirstGetSeconds = spread(func(m measurement) float64 { return m.FirstGetSeconds })
@@ -173,6 +193,8 @@ type loadRow struct {
 
 	Latency latencySpread `json:"latency_ns"`
 	Control latencySpread `json:"control_ns"`
+	// Without is without snapshots, if they are uploaded.
+	Without *withoutRow `json:"without,omitempty"`
 	// P999Above and MaxAbove are how much the store is above its control:
 	// differences of the same repetition.
 	P999Above bench.Spread `json:"p99_9_above_control_ns"`
@@ -182,7 +204,16 @@ type loadRow struct {
 	Cut       takenSpread  `json:"cut_ns"`
 	Complete  takenSpread  `json:"complete_ns"`
 
-	WrittenBytes bench.Spread `json:"written_bytes"`
+	WrittenBytes  bench.Spread  `json:"written_bytes"`
+	UploadedBytes *bench.Spread `json:"uploaded_bytes,omitempty"`
+}
+
+type withoutRow struct {
+	Reached bench.Spread  `json:"reached"`
+	Latency latencySpread `json:"latency_ns"`
+	// P999Above and MaxAbove are how much it is above the control.
+	P999Above bench.Spread `json:"p99_9_above_control_ns"`
+	MaxAbove  bench.Spread `json:"max_above_control_ns"`
 }
 
 type latencySpread struct {
@@ -220,24 +251,41 @@ func loadRowOf(loads []loadMeasurement) loadRow {
 			Max:  over(func(m loadMeasurement) float64 { return float64(of(m).Max) }),
 		}
 	}
-	times := func(of func(m loadMeasurement) taken) takenSpread {
-		return takenSpread{
-			Median:  over(func(m loadMeasurement) float64 { return float64(of(m).Median) }),
-			Longest: over(func(m loadMeasurement) float64 { return float64(of(m).Longest) }),
+	times := func(of func(m loadMeasurement) taken) takenSpread { return takenOver(loads, of) }
+	var without *withoutRow
+	var uploaded *bench.Spread
+	if loads[0].Without != nil {
+		without = &withoutRow{
+			Reached:   over(func(m loadMeasurement) float64 { return m.Without.Reached }),
+			Latency:   latency(func(m loadMeasurement) bench.Latency { return m.Without.Latency }),
+			P999Above: over(func(m loadMeasurement) float64 { return float64(m.Without.Latency.P999 - m.Control.P999) }),
+			MaxAbove:  over(func(m loadMeasurement) float64 { return float64(m.Without.Latency.Max - m.Control.Max) }),
 		}
+		spread := over(func(m loadMeasurement) float64 { return float64(m.UploadedBytes) })
+		uploaded = &spread
 	}
 	return loadRow{
-		Share:        loads[0].Share,
-		Rate:         over(func(m loadMeasurement) float64 { return m.Rate }),
-		Reached:      over(func(m loadMeasurement) float64 { return m.Reached }),
-		Latency:      latency(func(m loadMeasurement) bench.Latency { return m.Latency }),
-		Control:      latency(func(m loadMeasurement) bench.Latency { return m.Control }),
-		P999Above:    over(func(m loadMeasurement) float64 { return float64(m.Latency.P999 - m.Control.P999) }),
-		MaxAbove:     over(func(m loadMeasurement) float64 { return float64(m.Latency.Max - m.Control.Max) }),
-		Snapshots:    over(func(m loadMeasurement) float64 { return float64(m.Snapshots) }),
-		Cut:          times(func(m loadMeasurement) taken { return m.Cut }),
-		Complete:     times(func(m loadMeasurement) taken { return m.Complete }),
-		WrittenBytes: over(func(m loadMeasurement) float64 { return float64(m.WrittenBytes) }),
+		Without:       without,
+		UploadedBytes: uploaded,
+		Share:         loads[0].Share,
+		Rate:          over(func(m loadMeasurement) float64 { return m.Rate }),
+		Reached:       over(func(m loadMeasurement) float64 { return m.Reached }),
+		Latency:       latency(func(m loadMeasurement) bench.Latency { return m.Latency }),
+		Control:       latency(func(m loadMeasurement) bench.Latency { return m.Control }),
+		P999Above:     over(func(m loadMeasurement) float64 { return float64(m.Latency.P999 - m.Control.P999) }),
+		MaxAbove:      over(func(m loadMeasurement) float64 { return float64(m.Latency.Max - m.Control.Max) }),
+		Snapshots:     over(func(m loadMeasurement) float64 { return float64(m.Snapshots) }),
+		Cut:           times(func(m loadMeasurement) taken { return m.Cut }),
+		Complete:      times(func(m loadMeasurement) taken { return m.Complete }),
+		WrittenBytes:  over(func(m loadMeasurement) float64 { return float64(m.WrittenBytes) }),
+	}
+}
+
+// takenOver returns the spread of how long something took in some runs.
+func takenOver[T any](runs []T, of func(T) taken) takenSpread {
+	return takenSpread{
+		Median:  spreadOver(runs, func(m T) float64 { return float64(of(m).Median) }),
+		Longest: spreadOver(runs, func(m T) float64 { return float64(of(m).Longest) }),
 	}
 }
 
@@ -270,6 +318,50 @@ func scanRows(runs []measurement) []scanRow {
 			Scans:         over(func(m scanMeasurement) float64 { return float64(m.Scans) }),
 			KeysPerSecond: over(func(m scanMeasurement) float64 { return float64(m.Keys) / m.Seconds }),
 			NanosPerKey:   over(func(m scanMeasurement) float64 { return 1e9 * m.Seconds / float64(m.Keys) }),
+		})
+	}
+	return rows
+}
+
+// An uploadRow is the snapshots of one store after one number of updates, summed
+// up over its repetitions.
+type uploadRow struct {
+	Updates      int          `json:"updates"`
+	Snapshots    int          `json:"snapshots"` // in a repetition
+	ChangedBytes bench.Spread `json:"changed_bytes"`
+	Bytes        bench.Spread `json:"bytes"`
+	AfterBytes   bench.Spread `json:"after_bytes"`
+	Requests     bench.Spread `json:"requests"`
+	// BytesPerByte is how many bytes were uploaded for each byte that changed.
+	BytesPerByte bench.Spread       `json:"bytes_per_changed_byte"`
+	Cut          takenSpread        `json:"cut_ns"`
+	Complete     takenSpread        `json:"complete_ns"`
+	Ratio        float64            `json:"ratio,omitempty"`
+	Ratios       map[string]float64 `json:"ratios"`
+}
+
+// thrift is what ratios are made of.
+func (u uploadRow) thrift() float64 { return 1 / u.BytesPerByte.Median }
+
+// uploadRows sums up the snapshots after each number of updates.
+func uploadRows(runs []measurement) []uploadRow {
+	var rows []uploadRow
+	for i := range runs[0].Uploaded {
+		var all []uploadMeasurement
+		for _, m := range runs {
+			all = append(all, m.Uploaded[i])
+		}
+		over := func(f func(m uploadMeasurement) float64) bench.Spread { return spreadOver(all, f) }
+		rows = append(rows, uploadRow{
+			Updates:      all[0].Updates,
+			Snapshots:    all[0].Snapshots,
+			ChangedBytes: over(func(m uploadMeasurement) float64 { return float64(m.ChangedBytes) }),
+			Bytes:        over(func(m uploadMeasurement) float64 { return float64(m.Bytes) }),
+			AfterBytes:   over(func(m uploadMeasurement) float64 { return float64(m.AfterBytes) }),
+			Requests:     over(func(m uploadMeasurement) float64 { return float64(m.Requests) }),
+			BytesPerByte: over(func(m uploadMeasurement) float64 { return float64(m.Bytes) / float64(m.ChangedBytes) }),
+			Cut:          takenOver(all, func(m uploadMeasurement) taken { return m.Cut }),
+			Complete:     takenOver(all, func(m uploadMeasurement) taken { return m.Complete }),
 		})
 	}
 	return rows

@@ -24,7 +24,8 @@ func testResult(work string) result {
 			LoadSeconds: 2, Seconds: seconds, Latency: bench.Latency{P50: 100, P99: p99, P999: 9_000_000}, AllocsPerOp: 1.5,
 			OpenSeconds: seconds, FirstGetSeconds: seconds / 4, Lost: p99,
 			Maximum: 1e6 / seconds, Loads: []loadMeasurement{testLoad(0.25, p99), testLoad(0.5, 2*p99)},
-			Scanned:   []scanMeasurement{{stateLoaded, scanShort, 100, 1e4, seconds}, {stateLoaded, scanFull, 2, 1e6, seconds * seconds}},
+			Scanned:    []scanMeasurement{{stateLoaded, scanShort, 100, 1e4, seconds}, {stateLoaded, scanFull, 2, 1e6, seconds * seconds}},
+			FirstBytes: 5_000_000, FirstSeconds: seconds, Uploaded: []uploadMeasurement{testUpload(100, seconds), testUpload(1000, seconds)},
 			AnonBytes: anon << 20, FileBytes: 5 << 20, DiskBytes: 7 << 30, WrittenBytes: 1000,
 		}
 	}
@@ -48,6 +49,42 @@ func testLoad(share float64, p99 int64) loadMeasurement {
 	l.Latency = bench.Latency{P50: 500, P99: p99, P999: l.Control.P999 + 1000, Max: l.Control.Max + 1_000_000*p99}
 	l.Cut, l.Complete = taken{time.Millisecond, 2 * time.Millisecond}, taken{30 * time.Millisecond, 40 * time.Millisecond}
 	return l
+}
+
+// testUpload is of a store that uploads 20 bytes a second for each byte that
+// changes.
+func testUpload(updates int, seconds float64) uploadMeasurement {
+	return uploadMeasurement{
+		Updates: updates, Snapshots: 3, ChangedBytes: 1000, Bytes: int64(20_000 * seconds), AfterBytes: 400, Requests: 1234,
+		Cut: taken{time.Millisecond, 2 * time.Millisecond}, Complete: taken{30 * time.Millisecond, 40 * time.Millisecond},
+	}
+}
+
+func TestSummariseLatencyWithoutSnapshots(t *testing.T) {
+	load := testLoad(0.25, 1000)
+	load.Without = &withoutMeasurement{Reached: 8e5, Latency: bench.Latency{P50: 1, P99: 2, P999: 2_500_000, Max: 4_000_000}}
+	load.UploadedBytes = 6 << 20
+	r := testResult(workLatency)
+	r.Parameters.Remote, r.Rows[1].Uploads = "delay:20ms", "by hand"
+	r.Rows[1].Loads[0] = loadRowOf([]loadMeasurement{load})
+	w := r.Rows[1].Loads[0].Without
+	if w == nil || w.Reached.Median != 8e5 || w.Latency.P999.Median != 2.5e6 || w.P999Above.Median != 5e5 || w.MaxAbove.Median != 1e6 {
+		t.Fatalf("without: %+v", w)
+	}
+	var out strings.Builder
+	if err := r.writeText(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{
+		", snapshots never, uploaded to delay:20ms\n",
+		"how snapshots are uploaded:\n  ref, slow: none\n  fast: by hand\n",
+		"  5.0 MiB   6.0 MiB\n",
+		"  without    25%   250k    800k    1ns     2ns  2.50ms  4.00ms        500µs     1.00ms",
+	} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("no %q in\n%s", part, out.String())
+		}
+	}
 }
 
 func TestSummariseLatency(t *testing.T) {
@@ -217,7 +254,7 @@ func TestWriteText(t *testing.T) {
 			"snapshots in latency:\n  ref, fast, slow: none\n",
 			" store  maximum op/s    min    max  ratio    anon     file     disk  load/s\n",
 			"  fast         4.00M  2.00M  10.0M  4.00x  20 MiB  5.0 MiB  7.0 GiB     250\n",
-			"     fast    25%   250k    225k  500ns  2.00µs  2.00ms   2.00s       1.00µs      2.00s          3  1.00ms       2.00ms    30.0ms  5.0 MiB\n",
+			"     fast    25%   250k    225k  500ns  2.00µs  2.00ms   2.00s       1.00µs      2.00s          3  1.00ms       2.00ms    30.0ms  5.0 MiB         -\n",
 			"maximum, times as fast as\n",
 			"  control    25%   250k           70ns   100ns  2.00ms",
 		},
@@ -229,6 +266,14 @@ func TestWriteText(t *testing.T) {
 			"   full  loaded   fast   16.0M  4.00M   100M   16.0x     62ns      2\n",
 			"  store    anon     file     disk  load/s\n    ref  10 MiB",
 			"\nfull, loaded, times as fast as\n",
+		},
+		workSnapshot: {
+			"memory 8.0 MiB, 0 snapshots after each number of updates, zipfian, uploaded to ",
+			"how snapshots are uploaded:\n  ref, fast, slow: none\n",
+			"  updates  store  uploaded/changed   min   max  ratio  changed  uploaded  at rest  requests     cut  longest cut  complete  longest\n",
+			"      100   fast              5.00  2.00  10.0  4.00x   1000 B   4.9 KiB    400 B     1,234  1.00ms       2.00ms    30.0ms   40.0ms\n",
+			"  store  first snapshot   took    anon     file     disk  load/s\n    ref         4.8 MiB  1.00s  10 MiB",
+			"\nsnapshots after 1,000 updates, times as few bytes as\n",
 		},
 		workRecovery: {"loaded and closed, then opened\n", "   fast  250ms     62.5ms     312ms  125ms  625ms  4.00x       2000  20 MiB"},
 	} {

@@ -57,7 +57,7 @@ func (r runner) runOne(ctx context.Context, k kind, dir string) (m measurement, 
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return m, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(dir), os.RemoveAll(dir+bucketSuffix)) }()
 	for i, t := range r.tasks {
 		loadSeconds := m.LoadSeconds
 		m, err = runChild(ctx, childSpec{Task: t, Store: k.name, Dir: dir, Params: r.params})

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -20,6 +23,7 @@ var badgerKind = kind{
 		return fmt.Sprintf("%d memtables of %s, index cache %s, no block cache (no use without compression), bloom filters of 1%% (%d bits), no compression, values in the tables, no conflict detection, else defaults",
 			badgerMemtables, bytesText(badgerMemtable(s)), bytesText(badgerIndexCache(s)), filterBits)
 	},
+	uploads: "Backup since the version of the one before, into a file that is put; the cut is the call of Backup",
 	scans:   "NewIterator without prefetching values, which are in its tables, and Seek",
 	batches: "a transaction for each, or more if it is too large for one",
 }
@@ -32,6 +36,10 @@ func badgerMemtable(s settings) int64   { return s.Memory / 8 }
 func badgerIndexCache(s settings) int64 { return s.Memory / 4 }
 
 func openBadger(dir string, s settings) (store, error) {
+	remote, err := openRemote(dir, s.Remote)
+	if err != nil {
+		return nil, err
+	}
 	opts := badger.DefaultOptions(dir)
 	opts.MemTableSize = badgerMemtable(s)
 	opts.NumMemtables = badgerMemtables
@@ -48,7 +56,11 @@ func openBadger(dir string, s settings) (store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &badgerStore{DB: db, stripes: newStripes()}, nil
+	b := &badgerStore{DB: db, stripes: newStripes()}
+	if remote == nil {
+		return b, nil
+	}
+	return &uploadingBadger{badgerStore: b, dir: dir, remote: remote}, nil
 }
 
 type badgerStore struct {
@@ -84,6 +96,35 @@ func (b *badgerStore) Set(key, value []byte) error {
 
 func (b *badgerStore) updater(fn change) func(key []byte) error {
 	return b.stripes.updater(b, fn)
+}
+
+// uploadingBadger is Badger whose backups are uploaded.
+type uploadingBadger struct {
+	*badgerStore
+	dir     string
+	remote  *meter
+	version uint64 // up to which everything is there
+}
+
+func (b *uploadingBadger) uploads() (bytes, requests int64) { return b.remote.uploads() }
+
+// snapshot writes a file first, since the size of an object must be known.
+func (b *uploadingBadger) snapshot(id uint64) (done func() error, err error) {
+	name := fmt.Sprintf("backup-%06d", id)
+	path := filepath.Join(b.dir, name)
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	out := bufio.NewWriterSize(f, 1<<20)
+	// The manual says that since is to be greater by one, but then the version
+	// behind would be missing: Backup begins after since.
+	version, err := b.Backup(out, b.version)
+	if err = errors.Join(err, out.Flush(), f.Close()); err != nil {
+		return nil, errors.Join(err, os.Remove(path))
+	}
+	b.version = max(b.version, version)
+	return func() error { return errors.Join(putFile(b.remote, name, path), os.Remove(path)) }, nil
 }
 
 func (b *badgerStore) batcher() batcher { return badgerBatcher{b} }

@@ -15,13 +15,25 @@ func ourKind(e kvstore.Engine) kind {
 		name:  e.String(),
 		class: synced,
 		open: func(dir string, s settings) (store, error) {
-			db, err := kvstore.Open(dir, kvstore.Options{Engine: e, MemoryBytes: s.Memory})
+			o := kvstore.Options{Engine: e, MemoryBytes: s.Memory}
+			remote, err := openRemote(dir, s.Remote)
 			if err != nil {
 				return nil, err
+			}
+			if remote != nil {
+				o.Remote = remote
+			}
+			db, err := kvstore.Open(dir, o)
+			if err != nil {
+				return nil, err
+			}
+			if remote != nil {
+				return uploadingOurs{ours{db}, remote}, nil
 			}
 			return ours{db}, nil
 		},
 		snapshots: "Snapshot and Wait; the cut is the call of Snapshot",
+		uploads:   "Options.Remote; Snapshot and Wait",
 		scans:     "Scan(start, nil).All()",
 		batches:   "MultiGet; a Batch and Apply",
 		describe:  func(s settings) string { return fmt.Sprintf("MemoryBytes %s, else defaults", bytesText(s.Memory)) },
@@ -60,6 +72,14 @@ func (o ours) snapshot(id uint64) (done func() error, err error) {
 	}
 	return func() error { return sn.Wait(context.Background()) }, nil
 }
+
+// uploadingOurs is one of ours with a remote.
+type uploadingOurs struct {
+	ours
+	remote *meter
+}
+
+func (o uploadingOurs) uploads() (bytes, requests int64) { return o.remote.uploads() }
 
 func (o ours) scan(start []byte, fn func(key, value []byte) bool) error {
 	it := o.Scan(start, nil)

@@ -37,6 +37,8 @@ type kind struct {
 	describe func(s settings) string
 	// snapshots says how it is a snapshotter, if it is one.
 	snapshots string
+	// uploads says how it is an uploader with settings.Remote, if it is one.
+	uploads string
 	// scans says how it is a scanner, if it is one.
 	scans string
 	// batches says how it is batching, if it is.
@@ -48,6 +50,9 @@ type kind struct {
 type settings struct {
 	// Memory is the budget in bytes for caches and buffers.
 	Memory int64 `json:"memory"`
+	// Remote is where the stores that can upload snapshots do so; "" is
+	// nowhere.
+	Remote string `json:"remote,omitempty"`
 }
 
 // filterBits is the size of bloom filters, in bits a key.
