@@ -47,7 +47,8 @@ type Options struct {
 	// LastSnapshot, an ID or a Ref. If it is not the newest state, the store
 	// is rolled back to it, as by Rollback, before Open returns. Stream
 	// processors open with LastSnapshot, because the input position in the
-	// metadata of the last snapshot fits that state and no other.
+	// metadata of the last snapshot fits that state and no other. It is one that
+	// is kept in the directory, as Open makes no request to the remote.
 	Start Which
 
 	// Retain is how many snapshots of the current line are kept when a

@@ -110,7 +110,8 @@ func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte, scope ...S
 		last = s.mu.waiting[waiting-1].id
 	}
 	s.mu.Unlock()
-	if s.remote != nil {
+	local := s.remote == nil || slices.Contains(scope, LocalOnly)
+	if !local {
 		waiting += s.remote.waiting()
 	}
 	if id == 0 {
@@ -133,7 +134,7 @@ func (s *Store) Snapshot(ctx context.Context, id uint64, meta []byte, scope ...S
 	sn := &Snapshot{
 		id: id, n: n, nonce: random(),
 		meta: slices.Clone(meta), time: s.sched.Now().Round(0), cut: cut, done: make(chan struct{}),
-		local: s.remote == nil || slices.Contains(scope, LocalOnly),
+		local: local,
 	}
 	sn.ref = makeRef(sn.id, sn.n, s.dir.Manifest().Store, sn.nonce)
 	s.mu.Lock()

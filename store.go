@@ -207,6 +207,9 @@ func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error
 	var entry *manifest.Entry
 	if at != Newest {
 		if entry, err = find(m, at); err != nil {
+			if s.remote != nil && errors.Is(err, ErrNoSnapshot) {
+				err = fmt.Errorf("%w; if the remote has it, open the store without Start and roll back to it", err)
+			}
 			return err
 		}
 	}

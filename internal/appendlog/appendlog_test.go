@@ -12,10 +12,12 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/logfile"
 )
 
-func TestMain(m *testing.M)   { enginetest.Main(m, modes[os.Getenv(modeVariable)]) }
-func TestEngine(t *testing.T) { enginetest.All(t, kvstore.AppendLog{}) }
-func TestCrash(t *testing.T)  { enginetest.Crash(t, kvstore.AppendLog{}) }
-func TestMemory(t *testing.T) { enginetest.Memory(t, kvstore.AppendLog{}) }
+func TestMain(m *testing.M)        { enginetest.Main(m, modes[os.Getenv(modeVariable)]) }
+func TestEngine(t *testing.T)      { enginetest.All(t, kvstore.AppendLog{}) }
+func TestCrash(t *testing.T)       { enginetest.Crash(t, kvstore.AppendLog{}) }
+func TestRemote(t *testing.T)      { enginetest.AllRemote(t, kvstore.AppendLog{}) }
+func TestCrashRemote(t *testing.T) { enginetest.CrashRemote(t, kvstore.AppendLog{}) }
+func TestMemory(t *testing.T)      { enginetest.Memory(t, kvstore.AppendLog{}) }
 
 // modeVariable tells the process that TestCrashKill kills which mode it is in.
 const modeVariable = "KVSTORE_APPENDLOG_MODE"

@@ -9,11 +9,13 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/hybridlog"
 )
 
-func TestMain(m *testing.M)      { enginetest.Main(m, kvstore.HybridLog{}) }
-func TestEngine(t *testing.T)    { enginetest.All(t, kvstore.HybridLog{}) }
-func TestCrash(t *testing.T)     { enginetest.Crash(t, kvstore.HybridLog{}) }
-func TestMemory(t *testing.T)    { enginetest.Memory(t, kvstore.HybridLog{}) }
-func TestCrashKill(t *testing.T) { enginetest.CrashKill(t, kvstore.HybridLog{}) }
+func TestMain(m *testing.M)        { enginetest.Main(m, kvstore.HybridLog{}) }
+func TestEngine(t *testing.T)      { enginetest.All(t, kvstore.HybridLog{}) }
+func TestCrash(t *testing.T)       { enginetest.Crash(t, kvstore.HybridLog{}) }
+func TestRemote(t *testing.T)      { enginetest.AllRemote(t, kvstore.HybridLog{}) }
+func TestCrashRemote(t *testing.T) { enginetest.CrashRemote(t, kvstore.HybridLog{}) }
+func TestMemory(t *testing.T)      { enginetest.Memory(t, kvstore.HybridLog{}) }
+func TestCrashKill(t *testing.T)   { enginetest.CrashKill(t, kvstore.HybridLog{}) }
 
 // tuned is an engine with settings that users cannot choose.
 type tuned struct {

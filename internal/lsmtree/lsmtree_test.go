@@ -13,9 +13,11 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/run"
 )
 
-func TestMain(m *testing.M)   { enginetest.Main(m, modes[os.Getenv(modeVariable)]) }
-func TestEngine(t *testing.T) { enginetest.All(t, kvstore.LSMTree{}) }
-func TestCrash(t *testing.T)  { enginetest.Crash(t, kvstore.LSMTree{}) }
+func TestMain(m *testing.M)        { enginetest.Main(m, modes[os.Getenv(modeVariable)]) }
+func TestEngine(t *testing.T)      { enginetest.All(t, kvstore.LSMTree{}) }
+func TestCrash(t *testing.T)       { enginetest.Crash(t, kvstore.LSMTree{}) }
+func TestRemote(t *testing.T)      { enginetest.AllRemote(t, kvstore.LSMTree{}) }
+func TestCrashRemote(t *testing.T) { enginetest.CrashRemote(t, kvstore.LSMTree{}) }
 
 // modeVariable tells the process that TestCrashKill kills which mode it is in.
 const modeVariable = "KVSTORE_LSMTREE_MODE"

@@ -10,6 +10,10 @@
 //	CrashFaults   the same scripts with every call to the filesystem failing
 //	CrashDamage   every byte of every file flipped, every length cut off
 //	CrashKill     SIGKILL of a process under load
+//	Remote        what a store with a remote does, and Restore and Migrate
+//	RemoteModel   random histories of such a store, on the move (rapid)
+//	RemoteFaults  a script with every request to the bucket failing
+//	RemoteCrash   the same script: images of crashes, with what the bucket had
 //
 // An engine's own test file is ten lines; Main is its TestMain.
 //
@@ -22,6 +26,10 @@
 // Prefix. The snapshots that are listed are those that were
 // listed before or after the operation that was interrupted, and each can be
 // restored to what it was.
+//
+// With a remote every snapshot that is listed, here or there, holds what the
+// store did when it was taken under that Ref, and the last one at the remote is
+// one that was published last or may have been.
 package enginetest
 
 import (
@@ -41,7 +49,7 @@ import (
 )
 
 // All runs what needs neither a process of its own, as CrashKill and Memory do, nor
-// much time, as Crash.
+// a remote, nor much time, as Crash.
 func All(t *testing.T, e kvstore.Engine) {
 	t.Run("Conformance", func(t *testing.T) { Conformance(t, e) })
 	t.Run("Linearizable", func(t *testing.T) { Linearizable(t, e) })
@@ -53,6 +61,19 @@ func Crash(t *testing.T, e kvstore.Engine) {
 	t.Run("Images", func(t *testing.T) { CrashImages(t, e) })
 	t.Run("Faults", func(t *testing.T) { CrashFaults(t, e) })
 	t.Run("Damage", func(t *testing.T) { CrashDamage(t, e) })
+}
+
+// AllRemote runs what a remote is needed for, but for CrashRemote.
+func AllRemote(t *testing.T, e kvstore.Engine) {
+	t.Run("Conformance", func(t *testing.T) { Remote(t, e) })
+	t.Run("Model", func(t *testing.T) { RemoteModel(t, e) })
+}
+
+// CrashRemote runs the tests of what is left after crashes and failures with a
+// remote.
+func CrashRemote(t *testing.T, e kvstore.Engine) {
+	t.Run("Faults", func(t *testing.T) { RemoteFaults(t, e) })
+	t.Run("Images", func(t *testing.T) { RemoteCrash(t, e) })
 }
 
 // content is the state of a store: values by key.
