@@ -52,6 +52,9 @@ func (w *Writer) Publish(ctx context.Context, u Upload) (_ *manifest.Record, err
 	u.Snapshot.State.Files = slices.DeleteFunc(slices.Clone(u.Snapshot.State.Files), func(f manifest.File) bool {
 		return f.Kind == manifest.Index || f.Kind == manifest.Hint
 	})
+	if u.From != nil && !w.snapshots.Has(u.From.Key) {
+		u.From = nil // its objects may be gone
+	}
 	p := newPlan(u.Snapshot.State.Files, u.From, func(k manifest.Key) bool { return k.Epoch == w.epoch || w.safe[k] })
 	up := &uploading{w: w, u: u, plan: p}
 	if err := up.verify(ctx); err != nil {

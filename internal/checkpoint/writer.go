@@ -34,6 +34,7 @@ type Writer struct {
 	r     *Remote
 	host  Host
 	epoch uint64
+	from  manifest.Key // the newest record that the claim found
 	// safe are the objects of older epochs that no writer which was fenced can
 	// remove: those of the snapshots that this writer goes on from.
 	safe map[manifest.Key]bool
@@ -83,14 +84,12 @@ func (r *Remote) Claim(ctx context.Context, nonce uint64, host Host) (*Writer, e
 		}
 	}
 	if late {
-		if _, h, err = r.accepted(ctx, host); err != nil {
+		if l, h, err = r.accepted(ctx, host); err != nil {
 			return nil, err
 		}
 	}
-	w.snapshots, w.safe = *h, map[manifest.Key]bool{}
-	for _, rec := range h.Records {
-		mark(w.safe, rec)
-	}
+	w.snapshots, w.from = *h, l.newest()
+	w.trust()
 	return w, w.check(ctx)
 }
 
@@ -197,28 +196,35 @@ func (w *Writer) History() *History {
 
 // revive reads again what could not be read: it may have been the network.
 func (w *Writer) revive(ctx context.Context) error {
-	h := w.snapshots
-	if len(h.lost) == 0 {
+	if len(w.snapshots.lost) == 0 {
 		return nil
 	}
-	h.Records = slices.Clone(h.Records)
-	lost := h.lost
-	h.Damaged, h.lost = nil, nil
-	for _, k := range lost {
-		rec, err := w.r.record(ctx, k)
-		switch {
-		case err == nil:
-			h.Records = append(h.Records, rec)
-			mark(w.safe, rec)
-		case unreadable(err):
-			h.damaged(k, err)
-		default:
-			return err
+	l := &listing{}
+	newest := w.Newest()
+	if newest != nil {
+		l.accepted = append(l.accepted, newest.Key)
+	}
+	for _, k := range w.snapshots.lost {
+		if newest == nil || k.Compare(newest.Key) > 0 {
+			l.accepted = append(l.accepted, k)
 		}
 	}
-	slices.SortFunc(h.Records, func(a, b *manifest.Record) int { return a.Compare(b.Key) })
-	w.snapshots = h
+	h, err := w.r.read(ctx, l)
+	if err != nil {
+		return err
+	}
+	w.snapshots = *h
+	w.trust()
 	return nil
+}
+
+// trust marks as safe what the record needs that the writer goes on from, and
+// what that keeps. If it cannot be read, an older one says nothing: the writer
+// that put both may be removing what the newer one does not need.
+func (w *Writer) trust() {
+	if newest := w.Newest(); newest != nil && newest.Key == w.from {
+		w.safe = w.snapshots.live()
+	}
 }
 
 // Newest returns the newest record, or nil if there is none or it is damaged.
