@@ -38,10 +38,11 @@ type remote struct {
 	nonce  uint64 // of the claim
 	grace  time.Duration
 
-	// turn is held, as the one value in it, by who uses writer and lost.
-	turn   chan struct{}
-	writer *checkpoint.Writer // nil until the remote is claimed
-	lost   error              // why nothing can be published any more
+	// turn is held, as the one value in it, by who uses writer, lost and running.
+	turn    chan struct{}
+	writer  *checkpoint.Writer // nil until the remote is claimed
+	lost    error              // why nothing can be published any more
+	running *upload            // that publishes, or nil
 	// claimed tells whether writer is not nil, without the turn.
 	claimed atomic.Bool
 
@@ -151,11 +152,18 @@ func (r *remote) abandon(m *manifest.Manifest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, u := range r.mu.queue {
-		pending := slices.ContainsFunc(m.Snapshots, func(e manifest.Entry) bool { return e.N == u.sn.n && e.Upload == manifest.Pending })
-		if u.line != nil && u.line.ID != m.Line.ID || u.line == nil && !pending {
+		if u.abandoned(m) {
 			u.cancel(ErrRolledBack)
 		}
 	}
+}
+
+// abandoned reports whether a rollback has left what is uploaded behind.
+func (u *upload) abandoned(m *manifest.Manifest) bool {
+	if u.line != nil {
+		return u.line.ID != m.Line.ID
+	}
+	return !slices.ContainsFunc(m.Snapshots, func(e manifest.Entry) bool { return e.N == u.sn.n && e.Upload == manifest.Pending })
 }
 
 // next uploads the oldest snapshot on its way.
@@ -177,7 +185,7 @@ func (r *remote) next(ctx context.Context) {
 	case err == nil:
 	case errors.Is(cause, ErrClosed):
 		err = fmt.Errorf("%w: its upload goes on when the store is opened again", ErrClosed)
-	case errors.Is(cause, ErrRolledBack):
+	case errors.Is(cause, ErrRolledBack), errors.Is(err, ErrRolledBack):
 		err = fmt.Errorf("%w before it was uploaded", ErrRolledBack)
 	default:
 		r.fail(u)
@@ -275,7 +283,7 @@ func (r *remote) upload(u *upload) error {
 	sn := manifest.Snapshot{State: manifest.State{Engine: m.State.Engine}, Time: s.sched.Now()} // the empty beginning
 	if u.sn.n != 0 {
 		i := slices.IndexFunc(m.Snapshots, func(e manifest.Entry) bool { return e.N == u.sn.n })
-		if i < 0 || u.line == nil && m.Snapshots[i].Upload != manifest.Pending {
+		if i < 0 || u.abandoned(m) {
 			return ErrRolledBack
 		}
 		found, err := s.dir.Snapshot(m.Snapshots[i])
@@ -289,7 +297,7 @@ func (r *remote) upload(u *upload) error {
 		line = *u.line
 	}
 	from := r.writer.Newest()
-	if from != nil && isSnapshot(from, sn.N, sn.Nonce) {
+	if from != nil && isSnapshot(from, sn.N, sn.Nonce) && !r.writer.Doubtful() {
 		return r.published() // it is there already
 	}
 	if u.line != nil {
@@ -300,6 +308,8 @@ func (r *remote) upload(u *upload) error {
 			}
 		}
 	}
+	r.running = u
+	defer func() { r.running = nil }()
 	_, err := r.writer.Publish(u.ctx, checkpoint.Upload{
 		Snapshot: sn, Line: line, HashSeed: m.HashSeed, Folder: s.dir.Folder, From: from, Keep: r.keep(s.retention()),
 	})
@@ -310,9 +320,13 @@ func (r *remote) upload(u *upload) error {
 	return r.published()
 }
 
-// announce notes what is about to be published.
+// announce notes what is about to be published. After a rollback that is not what
+// was left behind.
 func (r *remote) announce(next manifest.Mark) error {
 	return r.s.dir.Commit(func(m *manifest.Manifest) error {
+		if r.running != nil && r.running.abandoned(m) {
+			return ErrRolledBack
+		}
 		m.Announced = append(slices.Clip(m.Announced), next)
 		return nil
 	})

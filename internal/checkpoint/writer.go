@@ -188,6 +188,10 @@ func (w *Writer) fenced() error {
 	return fmt.Errorf("%w: %s was claimed after this store had claimed it", ErrFenced, w.r.b)
 }
 
+// Doubtful reports whether the remote may hold something newer than is known,
+// which this writer has put.
+func (w *Writer) Doubtful() bool { return len(w.doubtful) > 0 }
+
 // History returns what the remote holds, as of the last call.
 func (w *Writer) History() *History {
 	h := w.snapshots
