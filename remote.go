@@ -254,8 +254,8 @@ func (r *remote) accept(newest *manifest.Record) error {
 	}
 	m := r.s.dir.Manifest()
 	for _, known := range append(slices.Clip(m.Announced), m.Remote) {
-		if newest.Key == known.Key && (newest.Nonce == known.Nonce || newest.Nonce == 0) {
-			return nil // also if it is damaged
+		if newest.Key == known.Key && (newest.Nonce == known.Nonce || newest.Nonce == 0 || known.Nonce == 0) {
+			return nil // also if it is damaged, or was
 		}
 	}
 	switch {

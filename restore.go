@@ -31,7 +31,8 @@ type RestoreOptions struct {
 	Copy bool
 
 	// Fallback takes the newest older snapshot on its line that is whole, if the
-	// one that is asked for is damaged.
+	// one that is asked for is damaged, and of those that are left if it is not
+	// known what it was.
 	Fallback bool
 
 	Logger *slog.Logger // as Options.Logger
@@ -70,8 +71,8 @@ func restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o Re
 	}
 	// What can be found out before the claim is, as by that another store may
 	// lose the remote.
-	if _, err := findRecord(h, which); err != nil {
-		return errors.Join(append(h.Damaged, err)...)
+	if _, err := findReadable(h, which, o.Fallback); err != nil {
+		return err
 	}
 	if !o.Copy {
 		w, err := r.Claim(ctx, random(), checkpoint.Host{})
@@ -80,7 +81,7 @@ func restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o Re
 		}
 		h = w.History()
 	}
-	rec, err := findRecord(h, which)
+	rec, err := findReadable(h, which, o.Fallback)
 	if err != nil {
 		return err
 	}
@@ -103,6 +104,19 @@ func restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o Re
 		}
 	}
 	return err
+}
+
+// findReadable returns the record of a snapshot. If the record of the last one
+// cannot be read that is an error, unless any is better than none.
+func findReadable(h *checkpoint.History, which Which, fallback bool) (*manifest.Record, error) {
+	if _, readable := h.Last(); !readable && !fallback && which == LastSnapshot {
+		return nil, errors.Join(h.Damaged...)
+	}
+	rec, err := findRecord(h, which)
+	if err != nil {
+		err = errors.Join(append(h.Damaged, err)...)
+	}
+	return rec, err
 }
 
 // before returns the newest older snapshot on the line of a record.
@@ -170,7 +184,8 @@ func restoreRecord(ctx context.Context, path string, r *checkpoint.Remote, h *ch
 	for _, r := range h.Records {
 		first.State.Seq = max(first.State.Seq, r.Snapshot.State.Seq)
 	}
-	first.Turned = rec != h.Newest() && !o.Copy
+	last, _ := h.Last()
+	first.Turned = rec.Key != last.Key && !o.Copy // what is the last there is left behind
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -206,11 +221,13 @@ type origin struct {
 }
 
 func originOf(h *checkpoint.History, rec *manifest.Record) origin {
-	o := origin{remote: h.Newest().Mark(), line: h.Newest().Line}
-	if rec != h.Newest() {
+	o := origin{line: rec.Line}
+	o.remote, _ = h.Last()
+	if rec.Key != o.remote.Key {
 		o.line = lineFrom(&rec.Snapshot)
 	}
 	// The number of a record is higher than those of its files.
+	o.next = o.remote.N + 1
 	for _, r := range h.Records {
 		o.next = max(o.next, r.N+1)
 	}
@@ -244,9 +261,9 @@ func openRemoteSnapshot(ctx context.Context, b bucket.Bucket, which Which, progr
 	if err != nil {
 		return nil, err
 	}
-	rec, err := findRecord(h, which)
+	rec, err := findReadable(h, which, false)
 	if err != nil {
-		return nil, errors.Join(append(h.Damaged, err)...)
+		return nil, err
 	}
 	eng, err := ParseEngine(rec.Snapshot.State.Engine)
 	if err != nil {

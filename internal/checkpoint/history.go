@@ -28,6 +28,19 @@ func (h *History) Newest() *manifest.Record {
 	return h.Records[len(h.Records)-1]
 }
 
+// Last returns the mark of the newest record. If that cannot be read, the mark has
+// a key only, and Newest is not it.
+func (h *History) Last() (mark manifest.Mark, readable bool) {
+	newest := h.Newest()
+	if newest != nil {
+		mark = newest.Mark()
+	}
+	if n := len(h.lost); n > 0 && h.lost[n-1].Compare(mark.Key) > 0 {
+		return manifest.Mark{Key: h.lost[n-1]}, false
+	}
+	return mark, true
+}
+
 // Has reports whether a record is among the snapshots, as far as they can be
 // read.
 func (h *History) Has(k manifest.Key) bool {
