@@ -2,7 +2,9 @@ package kvstore_test
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -10,6 +12,8 @@ import (
 	"github.com/nikosgavalas/kvstore"
 	"github.com/nikosgavalas/kvstore/bucket"
 	"github.com/nikosgavalas/kvstore/bucket/buckettest"
+	"github.com/nikosgavalas/kvstore/internal/sched"
+	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
 // TestLastRecordDamaged has the record of the last snapshot damaged: nothing
@@ -61,4 +65,47 @@ func TestLastRecordDamaged(t *testing.T) {
 	ok(t, kvstore.Restore(ctx, filepath.Join(dir, "c"), b, kvstore.LastSnapshot, kvstore.RestoreOptions{}))
 	s = open(t, filepath.Join(dir, "c"), kvstore.Options{})
 	holds(t, s, "key", "two again")
+}
+
+// TestManyRemoteSnapshots leaves nothing behind: here, in the bucket, or in
+// memory.
+func TestManyRemoteSnapshots(t *testing.T) {
+	eachEngine(t, func(t *testing.T, e kvstore.Engine) {
+		const rounds = 1000
+		disk, b := vfs.NewSim(), bucket.NewMem() // nobody waits for a disk
+		s := open(t, "store", kvstore.Options{Engine: seams{Engine: e, fs: disk, jobs: sched.New()}, Remote: b, Grace: -1})
+		for id := range uint64(rounds) {
+			set(t, s, fmt.Sprint("key", id%50), fmt.Sprint(strings.Repeat("x", 1000), id))
+			snapshot(t, s, id+1, "")
+			if id%10 == 0 {
+				ok(t, s.Rollback(ctx, kvstore.ID(id)))
+				snapshot(t, s, id+1, "") // again
+			}
+		}
+		_, err := s.Prune(ctx, kvstore.Policy{}) // waits for what is done in the background
+		ok(t, err)
+		names, err := disk.List("store")
+		ok(t, err)
+		if len(names) > 24 || disk.OpenFiles() > 24 {
+			t.Errorf("%d files are left, %d are open: %v", len(names), disk.OpenFiles(), names)
+		}
+		objects := map[string]int{}
+		for o, err := range b.List(ctx, "") {
+			ok(t, err)
+			folder, _, _ := strings.Cut(o.Name, "/")
+			objects[folder]++
+		}
+		if objects["snapshot"] != 1 || objects["retired"] > 0 || objects["data"] > 64 || objects["epoch"] != 2 {
+			t.Errorf("the bucket has %v", objects)
+		}
+		if n := runtime.NumGoroutine(); n > 20 {
+			t.Errorf("%d goroutines run", n)
+		}
+		want := fmt.Sprint(strings.Repeat("x", 1000), rounds-1)
+		holds(t, s, fmt.Sprint("key", (rounds-1)%50), want)
+		v, err := kvstore.OpenRemoteSnapshot(ctx, b, kvstore.LastSnapshot, nil)
+		ok(t, err)
+		holds(t, v, fmt.Sprint("key", (rounds-1)%50), want)
+		ok(t, v.Close())
+	})
 }
