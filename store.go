@@ -234,13 +234,11 @@ func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error
 	} else {
 		err = s.loadBase()
 	}
-	if err == nil {
-		err = s.dir.RemoveOrphans()
-	}
 	if err != nil {
 		s.discard()
 		return err
 	}
+	s.dir.RemoveOrphans()
 	s.eng.Started()
 	if s.remote != nil {
 		s.remote.resume()

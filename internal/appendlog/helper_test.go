@@ -96,9 +96,7 @@ func (w *world) open() error {
 		return err
 	}
 	w.dir, w.jobs, w.e = dir, jobs, e.(*appendLog)
-	if err := dir.RemoveOrphans(); err != nil {
-		return errors.Join(err, w.close())
-	}
+	dir.RemoveOrphans()
 	w.e.Started()
 	w.past = []map[string]string{maps.Clone(w.model)}
 	return nil

@@ -196,9 +196,7 @@ func (w *cutWorld) open() error {
 		return err
 	}
 	w.dir, w.jobs, w.e = dir, jobs, e.(*hybridLog)
-	if err := dir.RemoveOrphans(); err != nil {
-		return errors.Join(err, w.close())
-	}
+	dir.RemoveOrphans()
 	w.e.Started()
 	w.look()
 	return nil

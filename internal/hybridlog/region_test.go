@@ -100,9 +100,7 @@ func (r *rig) open() error {
 		return err
 	}
 	r.dir, r.jobs, r.e = dir, jobs, e.(*hybridLog)
-	if err := dir.RemoveOrphans(); err != nil {
-		return errors.Join(err, r.close())
-	}
+	dir.RemoveOrphans()
 	r.e.Started()
 	return nil
 }

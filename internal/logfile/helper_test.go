@@ -230,7 +230,8 @@ func recoverOwner(fs vfs.FS, o options) (*owner, error) {
 func (w *owner) resume() error {
 	if w.recovered.Clean() {
 		w.full = slices.Clone(w.recovered.Spans)
-		return w.dir.RemoveOrphans()
+		w.dir.RemoveOrphans()
+		return nil
 	}
 	want := w.log.durable.Load()
 	var wrong error
@@ -249,7 +250,8 @@ func (w *owner) resume() error {
 	}
 	w.full = left
 	if w.o.keep {
-		return w.dir.RemoveOrphans()
+		w.dir.RemoveOrphans()
+		return nil
 	}
 	isLeft := func(n uint64) bool { return slices.ContainsFunc(left, func(s Span) bool { return s.File.N == n }) }
 	var gone []uint64
@@ -268,7 +270,8 @@ func (w *owner) resume() error {
 		})
 		return nil
 	})
-	return errors.Join(err, w.dir.RemoveOrphans())
+	w.dir.RemoveOrphans()
+	return err
 }
 
 // kill ends the process: all that happens is that its handles are closed.

@@ -101,9 +101,7 @@ func (w *world) open() error {
 		return err
 	}
 	w.dir, w.jobs, w.e = dir, jobs, e.(*tree)
-	if err := dir.RemoveOrphans(); err != nil {
-		return errors.Join(err, w.close())
-	}
+	dir.RemoveOrphans()
 	w.e.Started()
 	w.past = []map[string]string{maps.Clone(w.model)}
 	return nil

@@ -20,6 +20,7 @@ type Dir struct {
 	log *slog.Logger
 
 	failed atomic.Bool // mu.failed is not nil
+	found  []string    // names that were there when the directory was opened
 
 	// commit serialises commits. It is taken before mu.
 	commit sync.Mutex
@@ -46,6 +47,10 @@ const reserve = 256
 // begins at m.Next, or at 1.
 func Create(f Folder, m Manifest, log *slog.Logger) (*Dir, error) {
 	d := newDir(f, log, &Manifest{Next: max(m.Next, 1)})
+	var err error
+	if d.found, err = f.FS.List(f.Path); err != nil {
+		return nil, err
+	}
 	return d, d.Commit(func(first *Manifest) error {
 		*first = m
 		return nil
@@ -63,7 +68,9 @@ func Open(f Folder, log *slog.Logger) (*Dir, error) {
 	if err := f.FS.SyncDir(f.Path); err != nil {
 		return nil, err
 	}
-	return newDir(f, log, m), nil
+	d := newDir(f, log, m)
+	d.found, err = f.FS.List(f.Path)
+	return d, err
 }
 
 func newDir(f Folder, log *slog.Logger, m *Manifest) *Dir {
@@ -465,8 +472,9 @@ func (d *Dir) fail(err error) error {
 	return d.Err()
 }
 
-// free removes a file unless somebody has begun to need it.
-func (d *Dir) free(name string) {
+// free removes a file unless somebody has begun to need it. It reports whether
+// nobody had.
+func (d *Dir) free(name string) bool {
 	d.removing.Lock()
 	defer d.removing.Unlock()
 	d.mu.Lock()
@@ -475,6 +483,7 @@ func (d *Dir) free(name string) {
 	if !needed {
 		d.remove(name)
 	}
+	return !needed
 }
 
 // remove removes a file that nothing needs. A file that cannot be removed is
@@ -490,24 +499,17 @@ func (d *Dir) remove(name string) {
 }
 
 // RemoveOrphans removes what crashes left behind. It is called once, after the
-// store opened and before it is used.
-func (d *Dir) RemoveOrphans() error {
-	names, err := d.FS.List(d.Path)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
+// store opened. What was created since is none of its business.
+func (d *Dir) RemoveOrphans() {
+	next := d.Manifest().Next
+	for _, name := range d.found {
 		k, n, ok := ParseName(name)
-		if !ok || k == LockFile || d.mu.named[name] {
-			continue
-		}
 		// A number that is not reserved can only be that of a manifest.
-		if n < d.mu.cur.Next || k == TempFile {
-			d.log.Info("kvstore: removing a file that a crash left behind", "file", name)
-			d.remove(name)
+		if ok && k != LockFile && (n < next || k == TempFile) && d.free(name) {
+			d.log.Info("kvstore: removed a file that a crash left behind", "file", name)
 		}
 	}
-	return nil
+	d.found = nil
 }
 
 // Usage returns the bytes of the data files on disk, and how many of them are

@@ -115,7 +115,7 @@ func TestCreateAfterCrash(t *testing.T) {
 	d, err := Create(f, Manifest{}, quiet)
 	must(t, err)
 	wantList(t, d, "LOCK MANIFEST-2 tmp-1 tmp-7")
-	must(t, d.RemoveOrphans())
+	d.RemoveOrphans()
 	wantList(t, d, "LOCK MANIFEST-2")
 	if disk.OpenFiles() != 0 {
 		t.Errorf("%d files are open", disk.OpenFiles())
@@ -271,7 +271,7 @@ func checkOpened(t rapid.TB, image vfs.Image) {
 	}
 	d := reopened(t, image.FS)
 	m := d.Manifest()
-	must(t, d.RemoveOrphans())
+	d.RemoveOrphans()
 	if got, err := d.Load(); err != nil || d.Manifest().State.Seq != m.State.Seq || got.N != d.Manifest().N {
 		t.Fatalf("%s: after RemoveOrphans %+v, %v; was %+v", image.Desc, got, err, m)
 	}
@@ -433,7 +433,7 @@ func TestAdopt(t *testing.T) {
 	for _, kind := range []vfs.Crash{vfs.Kill, vfs.Power} {
 		for image := range disk.Images(kind, disk.Len(), disk.Len()) {
 			d := reopened(t, image.FS)
-			must(t, d.RemoveOrphans())
+			d.RemoveOrphans()
 			wantList(t, d, "1.run 101.run MANIFEST-107")
 			must(t, d.Verify(d.Manifest().State))
 			wantAdopted(t, d, one, true)
@@ -700,7 +700,7 @@ func TestAdoptCrash(t *testing.T) {
 				}
 				found[seq]++
 				d := reopened(t, image.FS)
-				must(t, d.RemoveOrphans())
+				d.RemoveOrphans()
 				wantSorted(t, d, strings.Join(slices.Collect(maps.Keys(m.names())), " "))
 			}
 		}
@@ -893,7 +893,7 @@ func TestModel(t *testing.T) {
 			if rapid.Bool().Draw(t, "open failed") { // before it removed the orphans
 				d = reopened(t, watch(disk))
 			}
-			must(t, d.RemoveOrphans())
+			d.RemoveOrphans()
 			files = slices.Clone(d.Manifest().State.Files)
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -1031,7 +1031,7 @@ func TestRemoveOrphans(t *testing.T) {
 		put(t, d.Folder, name, []byte("x"))
 	}
 	d = reopened(t, disk.Clone())
-	must(t, d.RemoveOrphans())
+	d.RemoveOrphans()
 	kept := foreign + " LOCK 2.log"
 	wantSorted(t, d, kept+" MANIFEST-3")
 	if d.Manifest().State.Seq != 1 || len(d.Manifest().State.Files) != 1 {
@@ -1042,7 +1042,7 @@ func TestRemoveOrphans(t *testing.T) {
 	}
 	// Nothing to remove, nothing to write.
 	calls := d.FS.(*vfs.Sim).Len()
-	must(t, d.RemoveOrphans())
+	d.RemoveOrphans()
 	if now := d.FS.(*vfs.Sim).Len(); now != calls {
 		t.Errorf("removing no orphans made %d changes", now-calls)
 	}
@@ -1051,7 +1051,7 @@ func TestRemoveOrphans(t *testing.T) {
 	put(t, d.Folder, "tmp-5000", nil)
 	newest := Name(ManifestFile, d.Manifest().N)
 	d = reopened(t, d.FS)
-	must(t, d.RemoveOrphans())
+	d.RemoveOrphans()
 	wantSorted(t, d, kept+" 5000.log "+newest)
 }
 
