@@ -47,11 +47,7 @@ func variant(name string) tuned {
 
 func TestEngineVariants(t *testing.T) {
 	for name := range variants {
-		t.Run(name, func(t *testing.T) {
-			e := variant(name)
-			enginetest.Linearizable(t, e)
-			enginetest.Model(t, e)
-		})
+		t.Run(name, func(t *testing.T) { enginetest.Variant(t, variant(name)) })
 	}
 }
 

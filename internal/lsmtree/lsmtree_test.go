@@ -71,8 +71,7 @@ func TestEngineVariants(t *testing.T) {
 	for name := range variants {
 		t.Run(name, func(t *testing.T) {
 			e := variant(name)
-			enginetest.Linearizable(t, e)
-			enginetest.Model(t, e)
+			enginetest.Variant(t, e)
 			if name != "shards" && name != "no log" {
 				return // what they change does not depend on who calls
 			}

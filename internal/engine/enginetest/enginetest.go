@@ -56,6 +56,16 @@ func All(t *testing.T, e kvstore.Engine) {
 	t.Run("Model", func(t *testing.T) { Model(t, e) })
 }
 
+// Variant runs what may depend on the settings of an engine. The race detector
+// would find in Model, which runs one step at a time, no more than with the
+// default settings.
+func Variant(t *testing.T, e kvstore.Engine) {
+	t.Run("Linearizable", func(t *testing.T) { Linearizable(t, e) })
+	if !raceEnabled {
+		t.Run("Model", func(t *testing.T) { Model(t, e) })
+	}
+}
+
 // Crash runs the tests of what is left after crashes, failures and damage.
 func Crash(t *testing.T, e kvstore.Engine) {
 	t.Run("Images", func(t *testing.T) { CrashImages(t, e) })
