@@ -72,10 +72,9 @@ func (s *store) putParts(ctx context.Context, key string, content io.ReaderAt, s
 	}
 	defer func() {
 		if err != nil {
-			// Parts take space. If this fails too, a lifecycle rule is left.
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 			defer cancel()
-			s.client.AbortMultipartUpload(ctx, s.bucket, key, id)
+			s.abort(ctx, key, id)
 		}
 	}()
 	parts, err := s.sendParts(ctx, key, id, content, size)
@@ -91,6 +90,23 @@ func (s *store) putParts(ctx context.Context, key string, content io.ReaderAt, s
 		return fs.ErrExist
 	}
 	return err
+}
+
+// abort removes the parts of an upload, which take space. The server may still be
+// busy with one whose request was given up, and keep that, so it is asked until
+// it knows nothing of the upload, but not for long, as some servers never say so.
+// If that fails too, a lifecycle rule is left.
+func (s *store) abort(ctx context.Context, key, id string) {
+	for pause := 10 * time.Millisecond; pause < time.Second && ctx.Err() == nil; pause *= 2 {
+		err := s.client.AbortMultipartUpload(ctx, s.bucket, key, id)
+		if r, ok := response(err); ok && r.Code == minio.NoSuchUpload {
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // sendParts sends the parts in any order. The first that fails ends the others.
