@@ -97,8 +97,13 @@ func restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o Re
 		rec = older
 		err = restoreRecord(ctx, dir, r, h, rec, o)
 	}
+	return explainMissing(ctx, r, rec, err)
+}
+
+// explainMissing makes the error of a download ErrPruned if the snapshot was
+// removed meanwhile.
+func explainMissing(ctx context.Context, r *checkpoint.Remote, rec *manifest.Record, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		// It may have been removed while it was read.
 		if now, listErr := r.History(ctx); listErr == nil && !now.Has(rec.Key) {
 			return fmt.Errorf("snapshot %d: %w", rec.Snapshot.ID, ErrPruned)
 		}
@@ -280,12 +285,7 @@ func openRemoteSnapshot(ctx context.Context, b bucket.Bucket, which Which, progr
 	}()
 	folder := manifest.Folder{FS: vfs.OS, Path: filepath.ToSlash(dir)}
 	if err := fetchTo(ctx, r, rec, folder); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			if now, listErr := r.History(ctx); listErr == nil && !now.Has(rec.Key) {
-				return nil, fmt.Errorf("snapshot %d: %w", rec.Snapshot.ID, ErrPruned)
-			}
-		}
-		return nil, err
+		return nil, explainMissing(ctx, r, rec, err)
 	}
 	reader, err := eng.Driver().View(folder, rec.Snapshot.State)
 	if err != nil {

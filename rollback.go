@@ -70,7 +70,7 @@ func (s *Store) rollbackTo(ctx context.Context, which Which, local bool) (turn *
 	return s.remote.enqueueTurn(), nil
 }
 
-// target is a snapshot that its files are here of, or the empty beginning.
+// target is a snapshot whose files are here, or the empty beginning.
 type target struct {
 	snapshot manifest.Snapshot // N is 0 for the empty beginning
 	entry    manifest.Entry

@@ -19,7 +19,8 @@
 // may arrive after its sender gave up. A part of an object is never visible.
 //
 // Names are slash-separated, of letters, digits and "-._", without empty
-// parts, "." and "..", and of at most 512 bytes. CheckName says so.
+// parts, "." and "..", and of at most 512 bytes. CheckName says so. Who puts
+// "a" does not put "a/b": not every storage can have both.
 package bucket
 
 import (

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,8 +11,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -122,11 +121,9 @@ func (r *Remote) retry(ctx context.Context, f func() error) error {
 // one of that name; it may be one that an earlier attempt made.
 func (r *Remote) put(ctx context.Context, name string, content []byte) error {
 	return r.retry(ctx, func() error {
-		return r.b.Put(ctx, name, readerAt(content), int64(len(content)))
+		return r.b.Put(ctx, name, bytes.NewReader(content), int64(len(content)))
 	})
 }
-
-func readerAt(b []byte) io.ReaderAt { return strings.NewReader(string(b)) }
 
 // maxObject bounds what is read into memory, in bytes.
 const maxObject = 256 << 20
@@ -189,19 +186,10 @@ func seal(text string) []byte {
 
 // unseal is the inverse of seal; name is for errors.
 func unseal(name string, b []byte) (string, error) {
-	text, sum, ok := cutLast(strings.TrimSuffix(string(b), "\n"), " ")
-	if crc, err := strconv.ParseUint(sum, 16, 32); !ok || err != nil || string(seal(text)) != string(b) || uint32(crc) != crc32.Checksum([]byte(text), castagnoli) {
-		return "", &manifest.CorruptError{File: name, Reason: "it is not what a writer puts there"}
+	if i := bytes.LastIndexByte(b, ' '); i >= 0 && bytes.Equal(seal(string(b[:i])), b) {
+		return string(b[:i]), nil
 	}
-	return text, nil
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
+	return "", &manifest.CorruptError{File: name, Reason: "it is not what a writer puts there"}
 }
 
 // parallel calls f for 0 to n-1, some at a time, and returns the first error,
