@@ -62,6 +62,26 @@ func openSnapshot(ctx context.Context, folder manifest.Folder, which Which) (*Vi
 	return v, err
 }
 
+// LocalSnapshots returns the snapshots in a directory, by growing id. Like
+// OpenSnapshot it takes no lock and changes nothing. If one cannot be read it
+// returns the others with the error.
+func LocalSnapshots(ctx context.Context, dir string) ([]SnapshotInfo, error) {
+	folder := manifest.Folder{FS: vfs.OS, Path: filepath.ToSlash(dir)}
+	for {
+		m, err := loadLive(ctx, folder)
+		if err != nil {
+			return nil, fmt.Errorf("listing the snapshots in %s: %w", dir, err)
+		}
+		infos, err := list(folder, m)
+		if errors.Is(err, fs.ErrNotExist) {
+			if now, loadErr := loadLive(ctx, folder); loadErr == nil && now.N != m.N {
+				continue // a file was removed together with its entry
+			}
+		}
+		return infos, err
+	}
+}
+
 // loadLive reads the manifest of a store that may replace it at any moment: it
 // may be gone when it is read, and a listing of the directory may have neither
 // the old one nor the new one. A reader that loses that race again and again is

@@ -93,6 +93,6 @@ and compares the engines.`,
 		// Suggestions would make the error more than one line.
 		DisableSuggestions: true,
 	}
-	root.AddCommand(newShellCommand(), newBenchCommand(), newVersionCommand())
+	root.AddCommand(newShellCommand(), newSnapshotsCommand(), newBenchCommand(), newVersionCommand())
 	return root
 }

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -265,26 +264,18 @@ func (sh *shell) snapshots(ctx context.Context, _ [][]byte) error {
 		return listErr
 	}
 	base, exact := sh.store.Base()
-	tw := tabwriter.NewWriter(sh.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "ID\tTIME\tSIZE\tMETA\t")
-	for _, info := range infos {
-		mark := ""
+	err := printSnapshots(sh.out, infos, func(info kvstore.SnapshotInfo) string {
 		switch {
 		case info.Ref == base.Ref && exact:
-			mark = "base"
+			return "base"
 		case info.Ref == base.Ref:
-			mark = "base, changed since"
+			return "base, changed since"
 		case info.Abandoned:
-			mark = "abandoned"
+			return "abandoned"
 		}
-		var meta []byte
-		if len(info.Meta) > 0 {
-			meta = appendQuoted(nil, info.Meta)
-		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s\n", info.ID, info.Time.Local().Format(time.DateTime),
-			humanize.IBytes(uint64(info.Bytes)), meta, mark)
-	}
-	return errors.Join(tw.Flush(), listErr)
+		return ""
+	})
+	return errors.Join(err, listErr)
 }
 
 // stats prints the fields of the statistics under their names, whatever they

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nikosgavalas/kvstore"
+	"github.com/nikosgavalas/kvstore/bucket"
+	"github.com/nikosgavalas/kvstore/bucket/s3"
+)
+
+// place is where snapshots are: a directory, or a bucket, which is named by its
+// URL.
+type place struct {
+	dir    string
+	bucket bucket.Bucket // nil for a directory
+}
+
+const placeHelp = "DIR is the directory of a store, which may be open in another process, and URL a\n" +
+	"bucket that snapshots were uploaded to: " + urlForms + "."
+
+const urlForms = "file:///path or s3://bucket/prefix?endpoint=..."
+
+// parsePlace takes DIR|URL.
+func parsePlace(arg string) (place, error) {
+	if arg == "" {
+		return place{}, errors.New("the name of the directory is empty; name a directory or a URL")
+	}
+	if !strings.Contains(arg, "://") {
+		return place{dir: arg}, nil
+	}
+	b, err := s3.Open(arg)
+	return place{bucket: b}, err
+}
+
+// placeArgs says that the arguments are a place, which it parses, and one more
+// for each of the names.
+func placeArgs(where *place, more ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) (err error) {
+		if len(args) != 1+len(more) {
+			return fmt.Errorf("the arguments are %s", strings.Join(append([]string{"DIR|URL"}, more...), " "))
+		}
+		*where, err = parsePlace(args[0])
+		return err
+	}
+}
+
+func (p place) String() string {
+	if p.bucket != nil {
+		return p.bucket.String()
+	}
+	return p.dir
+}
+
+// view opens a snapshot for reading.
+func (p place) view(ctx context.Context, which kvstore.Which, progress func(kvstore.Progress)) (*kvstore.View, error) {
+	if p.bucket != nil {
+		return kvstore.OpenRemoteSnapshot(ctx, p.bucket, which, progress)
+	}
+	return kvstore.OpenSnapshot(ctx, p.dir, which)
+}
+
+// remoteFlag is a flag whose value is the URL of a bucket; nil until it is set.
+type remoteFlag struct{ bucket.Bucket }
+
+func (f *remoteFlag) Set(url string) (err error) {
+	if url == "" {
+		return errors.New("it is empty; leave it out or name a URL")
+	}
+	f.Bucket, err = s3.Open(url)
+	return err
+}
+
+func (f *remoteFlag) String() string {
+	if f.Bucket == nil {
+		return ""
+	}
+	return f.Bucket.String()
+}
+
+func (*remoteFlag) Type() string { return "URL" }
+
+func (f *remoteFlag) add(cmd *cobra.Command, usage string) {
+	cmd.Flags().Var(f, "remote", usage)
+	_ = cmd.RegisterFlagCompletionFunc("remote", cobra.NoFileCompletions) // fails only for a flag that there is not
+}
+
+// whichFlag is a flag whose value names a snapshot: its id, its Ref, or "last".
+type whichFlag struct{ kvstore.Which }
+
+func (f *whichFlag) Set(name string) error {
+	id, err := strconv.ParseUint(name, 10, 64)
+	switch {
+	case err == nil && id > 0:
+		f.Which = kvstore.ID(id)
+	case err == nil:
+		return errors.New("ids begin with 1")
+	case name == "last":
+		f.Which = kvstore.LastSnapshot
+	case strings.Count(name, ".") == 3:
+		f.Which = kvstore.Ref(name)
+	default:
+		return fmt.Errorf("a snapshot is named by its id, a number, by its ref, as `kvstore snapshots --json` prints it, or by the word last")
+	}
+	return nil
+}
+
+func (f *whichFlag) String() string {
+	switch w := f.Which.(type) {
+	case kvstore.ID:
+		return strconv.FormatUint(uint64(w), 10)
+	case kvstore.Ref:
+		return string(w)
+	}
+	return "last"
+}
+
+func (*whichFlag) Type() string { return "SNAPSHOT" }
+
+// add adds the flag under a name; without it the last snapshot is meant.
+func (f *whichFlag) add(cmd *cobra.Command, name string) {
+	f.Which = kvstore.LastSnapshot
+	cmd.Flags().Var(f, name, "the `SNAPSHOT`: its id, its ref, or last")
+	_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+}
+
+// addDir adds the flag --dir.
+func addDir(cmd *cobra.Command, dir *string, usage string) {
+	cmd.Flags().StringVar(dir, "dir", "", usage)
+	_ = cmd.MarkFlagDirname("dir")
+	_ = cmd.MarkFlagRequired("dir")
+}
