@@ -93,6 +93,11 @@ and compares the engines.`,
 		// Suggestions would make the error more than one line.
 		DisableSuggestions: true,
 	}
-	root.AddCommand(newShellCommand(), newSnapshotsCommand(), newBenchCommand(), newVersionCommand())
+	root.AddCommand(
+		newShellCommand(),
+		newSnapshotsCommand(),
+		newBenchCommand(),
+		newVersionCommand(),
+	)
 	return root
 }
