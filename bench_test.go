@@ -20,7 +20,7 @@ type noop struct{ engine.Engine }
 func (noop) String() string        { return "noop" }
 func (noop) Driver() engine.Driver { return noopDriver{} }
 
-type noopDriver struct{}
+type noopDriver struct{ engine.Driver }
 
 func (noopDriver) Name() string        { return "noop" }
 func (noopDriver) Class() engine.Class { return engine.Cuts }

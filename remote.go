@@ -25,7 +25,7 @@ const LocalOnly Scope = 1
 
 // Progress tells how far something is that may take long.
 type Progress struct {
-	Task  string `json:"task"`  // "upload", "download" or "copy"
+	Task  string `json:"task"`  // "upload", "download", "verify" or "copy"
 	Done  int64  `json:"done"`  // bytes; keys of a copy
 	Total int64  `json:"total"` // 0 if it is not known
 }

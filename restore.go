@@ -32,7 +32,8 @@ type RestoreOptions struct {
 
 	// Fallback takes the newest older snapshot on its line that is whole, if the
 	// one that is asked for is damaged, and of those that are left if it is not
-	// known what it was.
+	// known what it was. It also accepts the snapshots of a writer of which damage
+	// hides whether they were published after it had been fenced.
 	Fallback bool
 
 	Logger *slog.Logger // as Options.Logger
@@ -64,7 +65,7 @@ func restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o Re
 	if err := vacant(dir, o.Engine); err != nil {
 		return err
 	}
-	r := checkpoint.New(b, checkpoint.Options{Logger: o.Logger, Progress: told(o.Progress)})
+	r := checkpoint.New(b, checkpoint.Options{Logger: o.Logger, Progress: told(o.Progress), Lenient: o.Fallback})
 	h, err := r.History(ctx)
 	if err != nil {
 		return err

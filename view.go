@@ -94,6 +94,9 @@ func loadLive(ctx context.Context, folder manifest.Folder) (*manifest.Manifest, 
 		case content != manifest.Store && attempt < 10:
 			continue
 		case content != manifest.Store:
+			if _, err := folder.FS.List(folder.Path); errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("%w: there is no such directory", ErrNotStore)
+			}
 			return nil, fmt.Errorf("%w: there is no manifest", ErrNotStore)
 		}
 		m, err := folder.Load()

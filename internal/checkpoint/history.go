@@ -78,19 +78,37 @@ func (r *Remote) look(ctx context.Context) (*listing, error) {
 		return nil, err
 	}
 	for _, k := range keys {
-		i, _ := slices.BinarySearch(l.sealed, k.Epoch+1)
-		if i < len(l.sealed) {
-			limit, err := r.from(ctx, l.sealed[i])
-			if err != nil {
-				return nil, err
-			}
-			if k.Compare(limit) > 0 {
-				continue
-			}
+		ok, err := r.accepts(ctx, l, k)
+		if err != nil {
+			return nil, err
 		}
-		l.accepted = append(l.accepted, k)
+		if ok {
+			l.accepted = append(l.accepted, k)
+		}
 	}
 	return l, nil
+}
+
+// accepts reports whether later writers go on from a record, or from one after
+// it. If a .from is damaged the next one serves: it may accept records that the
+// damaged one excluded, but they are older than the newest, which does not keep
+// them.
+func (r *Remote) accepts(ctx context.Context, l *listing, k manifest.Key) (ok bool, err error) {
+	i, _ := slices.BinarySearch(l.sealed, k.Epoch+1)
+	for _, e := range l.sealed[i:] {
+		var limit manifest.Key
+		limit, err = r.from(ctx, e)
+		if err == nil {
+			return k.Compare(limit) <= 0, nil
+		}
+		if !errors.Is(err, manifest.ErrCorrupt) {
+			return false, err
+		}
+	}
+	if r.o.Lenient {
+		err = nil
+	}
+	return true, err
 }
 
 // lookAtClaims lists the claims.

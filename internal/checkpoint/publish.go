@@ -198,7 +198,7 @@ func pack(spans []*span) []*packed {
 	return packs
 }
 
-// name gives an object its name.
+// name gives an object its name and its checksum.
 func (up *uploading) name(p *packed) error {
 	n, err := up.w.host.Number()
 	if err != nil {
@@ -207,6 +207,7 @@ func (up *uploading) name(p *packed) error {
 	p.object.Key = manifest.Key{Epoch: up.w.epoch, N: n}
 	for _, s := range p.spans {
 		s.object = &p.object
+		p.object.CRC = join(p.object.CRC, s.CRC, s.Size)
 	}
 	return nil
 }
@@ -401,11 +402,7 @@ func (r *spansReader) check() error {
 	if r.next != r.p.object.Size {
 		return nil
 	}
-	var sum uint32
-	for _, s := range r.p.spans {
-		sum = join(sum, s.CRC, s.Size)
-	}
-	if sum != r.sum {
+	if r.p.object.CRC != r.sum {
 		return &manifest.CorruptError{File: r.up.plan.files[r.p.spans[0].file].Name(), Reason: "it, or a file after it, changed while it was uploaded"}
 	}
 	return nil

@@ -25,8 +25,11 @@ type Options struct {
 	Now   func() time.Time
 	// Logger is told what is wrong with the bucket and was got over.
 	Logger *slog.Logger
-	// Progress is told how many bytes of a task, "upload" or "download", are done,
-	// and of how many. It may be called from several goroutines.
+	// Lenient accepts a record if it cannot be read any more whether a later
+	// writer has.
+	Lenient bool
+	// Progress is told how many bytes of a task, "upload", "download" or "verify",
+	// are done, and of how many. It may be called from several goroutines.
 	Progress func(task string, done, total int64)
 }
 

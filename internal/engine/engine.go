@@ -79,6 +79,26 @@ type Driver interface {
 	// belong to a live store in another process. The files may be removed
 	// once View returned.
 	View(folder manifest.Folder, s manifest.State) (Reader, error)
+	// Records reads file i of a state, which may belong to a live store in
+	// another process, front to back, and calls fn for each record in it that
+	// counts, until fn returns false. The first one that is damaged ends it with
+	// a CorruptError that says where. A file without records, of hints or an
+	// index, is compared with its checksum.
+	//
+	// A file of Size 0 that grows ends before the first operation that is not
+	// whole: only up to where the log is known to be durable that is damage.
+	Records(folder manifest.Folder, s manifest.State, i int, fn func(Stored) bool) error
+}
+
+// Stored is a record as it lies in a file. Of the records of a key in a state
+// the one with the highest Order counts, or any of these.
+type Stored struct {
+	Offset     int64 // in the file; of a compressed record where its block begins
+	Size       int64 // in the file; of a compressed record its share of the block
+	Tombstone  bool
+	Key        []byte // valid during the call
+	ValueBytes int
+	Order      uint64
 }
 
 // Seamed is a Driver that brings its own surroundings. Tests wrap the driver
@@ -146,6 +166,33 @@ type Engine interface {
 	// Seq and Stats answer after Close too.
 	Seq() Seq
 	Stats() Stats
+}
+
+// Loader is an Engine that can take the whole content of a new store faster
+// than by Apply.
+type Loader interface {
+	Engine
+	// Load begins a load, if nothing was ever written to the store. Otherwise,
+	// and while another load goes on, it returns nil.
+	Load() Load
+}
+
+// Load is what is loaded into a new store. It is for one goroutine. Close of the
+// engine makes it fail, and waits for its End.
+type Load interface {
+	// Add adds a pair, whose key is greater than all before. Nobody sees it yet.
+	// After an error only End is left.
+	Add(key, value []byte) error
+	// Finish makes all that was added the content of the store, durable, as one
+	// operation that takes a sequence number for each pair. If something was
+	// written meanwhile it changes nothing and returns false: then the caller
+	// writes what Scan hands out, as it writes other pairs.
+	Finish() (bool, error)
+	// Scan calls fn for all that was added, after Finish has returned false. It
+	// returns the first error, its own or that of fn.
+	Scan(fn func(key, value []byte) error) error
+	// End releases everything. What was not finished is gone.
+	End()
 }
 
 // Cut is a fixed point in the history of an engine.

@@ -171,14 +171,18 @@ func (r *Recovered) read(chain []link, base, durable uint64) error {
 		if !last {
 			to = min(to, chain[i+1].prev.end)
 		}
+		// Before the frames, so that of a log that is being written to, in another
+		// process, no more is expected than is there.
+		end, seq, err := durablePoint(l.File)
+		if err != nil {
+			return err
+		}
 		if err := span.extend(to); err != nil {
 			return err
 		}
 		r.Spans = append(r.Spans, span)
 		r.Seq = span.Last
-		if end, seq, err := durablePoint(l.File); err != nil {
-			return err
-		} else if end > 0 {
+		if end > 0 {
 			if end > span.End || seq > span.Last {
 				return l.Corrupt(span.End, fmt.Sprintf("the file was durable up to byte %d", end))
 			}

@@ -68,6 +68,24 @@
 // Each run has a filter, with more bits a key the smaller the run is: FilterBits
 // on average.
 //
+// # Loads
+//
+// A store that nothing was ever written to takes keys that ascend without log and
+// memtable. They go to a run as they come. Its filter has to be made before, so
+// it is made for as many keys as fit in a part of the memory; when there are more,
+// another run follows. At the end the runs become the state at once, in one
+// manifest that also says that their sequence numbers are used: one for each key,
+// in their order. The log then begins behind these, as if the store had just been
+// opened. A crash before leaves an empty store, with files that nothing names.
+//
+// Each run is on the level that merging would have brought so many bytes to, and at
+// least on that of the next, which counts as newer. So they are merged as other
+// runs are.
+//
+// Writes may come meanwhile, and finding none is what the switch depends on: it
+// looks with all operations stopped. If there was one the load gives up, and its
+// keys are written one batch after the other.
+//
 // # Cuts
 //
 // A cut of a memtable that is filled to 1/8, or that has a long log, freezes it,

@@ -127,7 +127,7 @@ type tree struct {
 
 	shards []shard
 	line   atomic.Uint64 // changes when Install replaces the state
-	log    journal       // nil in a view
+	log    journalInUse  // none in a view
 	wal    wal
 
 	// version is what shards find behind their memtable. It is replaced under
@@ -141,9 +141,9 @@ type tree struct {
 	readers readers
 
 	// rotating is held while the memtable is exchanged, flushing while one is
-	// written to a run, merging while runs are merged. They are taken in the
-	// order flushing, merging, rotating.
-	rotating, flushing, merging sync.Mutex
+	// written to a run, merging while runs are merged, loading during a load. They
+	// are taken in the order loading, flushing, merging, rotating.
+	rotating, flushing, merging, loading sync.Mutex
 	toFlush, toMerge            atomic.Bool  // background work is asked for
 	stop                        atomic.Bool  // background work gives way
 	closed                      atomic.Bool  // likewise in every shard

@@ -150,6 +150,8 @@ func (t *tree) Close() error {
 	if resumed == engine.ErrClosed || !t.closeShards() {
 		return engine.ErrClosed
 	}
+	t.loading.Lock() // a load sees that it is closed, and ends
+	defer t.loading.Unlock()
 	t.flushing.Lock()
 	defer t.flushing.Unlock()
 	t.merging.Lock()

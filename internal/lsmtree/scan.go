@@ -56,7 +56,7 @@ func (t *tree) openPast() (*past, error) {
 	// a run has only the newest versions.
 	t.rotating.Lock()
 	defer t.rotating.Unlock()
-	if t.log != nil {
+	if t.log.begun() {
 		err := t.log.Freeze(func(_ logfile.Span, seq uint64) error {
 			p.seq = seq
 			t.readers.begin(seq)
@@ -93,7 +93,7 @@ func (p *past) take() error {
 }
 
 func (p *past) endReading() {
-	if p.t.log != nil {
+	if p.t.log.begun() {
 		p.t.readers.end(p.seq)
 	}
 }

@@ -167,11 +167,11 @@ func partOf(s logfile.Span) manifest.File {
 func (t *tree) startLog(r logfile.Recovered) {
 	t.dirty.Store(len(r.Spans) > 0 || len(r.Unused) > 0)
 	if t.o.NoLog {
-		t.log = newNoLog(t.env.Dir, r)
+		t.log.begin(newNoLog(t.env.Dir, r))
 		t.wal.resumed.Store(true)
 		return
 	}
-	t.log = logfile.New(logfile.Options{
+	t.log.begin(logfile.New(logfile.Options{
 		Dir: t.env.Dir, Sched: t.env.Sched, Logger: t.env.Logger,
 		Mode: t.o.Mode, Interval: t.o.Interval,
 		MinBytes: min(minLog, t.o.LogBytes), MaxBytes: t.o.LogBytes, NoMap: t.o.NoMap,
@@ -184,7 +184,7 @@ func (t *tree) startLog(r logfile.Recovered) {
 				t.full.Store(true)
 			}
 		},
-	}, r)
+	}, r))
 	t.wal.resuming.r = r
 	t.wal.resumed.Store(r.Clean())
 }

@@ -59,7 +59,7 @@ func sampleRecord() *Record {
 	return &Record{
 		Key: Key{Epoch: 7, N: 400}, Nonce: 0x5152535455565758, HashSeed: 0x1112131415161718, Floor: 390,
 		Line: Line{ID: 0x7172737475767778}, Keep: []Key{{6, 17}, {7, 1 << 50}}, Snapshot: *sampleSnapshot(),
-		Objects: []Object{{Key{6, 1 << 40}, 1200}, {Key{7, 399}, math.MaxInt64}},
+		Objects: []Object{{Key{6, 1 << 40}, 1200, 0xcafe}, {Key{7, 399}, math.MaxInt64, math.MaxUint32}},
 		Parts: [][]Part{
 			{{Object: 0, Offset: 210, Size: 990, CRC: 12345}, {Object: 2, Offset: 3, Size: 10, CRC: 0xdeadbeef}},
 			{{Object: 1, Offset: 300, Size: math.MaxInt64 - 300, CRC: math.MaxUint32}, {Object: 1, Offset: 0, Size: 300}},

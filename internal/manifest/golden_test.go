@@ -158,7 +158,7 @@ func TestGoldenRecord(t *testing.T) {
 	a.uvarints("count")
 	for i := range r.Objects {
 		fmt.Fprintf(a, "# object %d\n", i)
-		a.uvarints("epoch", "n", "size")
+		a.uvarints("epoch", "n", "size", "crc")
 	}
 	for i, f := range r.Snapshot.State.Files {
 		fmt.Fprintf(a, "# parts of file %d: %s\n", i, f.Name())

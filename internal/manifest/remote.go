@@ -25,7 +25,7 @@ func (k Key) Compare(l Key) int {
 //	          snapshot   count: uvarint   objects
 //	          per file of the state: count: uvarint   parts
 //	          inline: bytes
-//	object    epoch, n, size: uvarint
+//	object    epoch, n, size, crc: uvarint
 //	part      object, offset, size, crc: uvarint
 //
 // The parts of a file are its bytes from the first to the last. A part whose
@@ -53,6 +53,7 @@ type Record struct {
 type Object struct {
 	Key
 	Size int64
+	CRC  uint32 // CRC-32C of all of it, also of what no snapshot needs any more
 }
 
 // Part is a piece of a file, and where it is.
@@ -81,7 +82,7 @@ func (r *Record) Encode() []byte {
 	b = appendSnapshot(b, &r.Snapshot)
 	b = appendUvarints(b, uint64(len(r.Objects)))
 	for _, o := range r.Objects {
-		b = appendUvarints(b, o.Epoch, o.N, uint64(o.Size))
+		b = appendUvarints(b, o.Epoch, o.N, uint64(o.Size), uint64(o.CRC))
 	}
 	for i := range r.Snapshot.State.Files {
 		b = appendUvarints(b, uint64(len(r.Parts[i])))
@@ -107,8 +108,8 @@ func DecodeRecord(name string, b []byte) (*Record, error) {
 		r.Keep = append(r.Keep, d.key())
 	}
 	r.Snapshot = d.snapshot()
-	for range d.count(3) {
-		r.Objects = append(r.Objects, Object{d.key(), d.size()})
+	for range d.count(4) {
+		r.Objects = append(r.Objects, Object{d.key(), d.size(), d.crc()})
 	}
 	for range r.Snapshot.State.Files {
 		var parts []Part

@@ -22,7 +22,7 @@ var record = rapid.Custom(func(t *rapid.T) *Record {
 	}
 	var sizes []int64
 	for range rapid.IntRange(0, 3).Draw(t, "objects") {
-		o := Object{key.Draw(t, "object"), size.Draw(t, "size")}
+		o := Object{key.Draw(t, "object"), size.Draw(t, "size"), rapid.Uint32().Draw(t, "crc")}
 		r.Objects, sizes = append(r.Objects, o), append(sizes, o.Size)
 	}
 	sizes = append(sizes, int64(len(r.Inline)))
@@ -96,7 +96,7 @@ func TestParts(t *testing.T) {
 	} {
 		r := &Record{
 			Snapshot: Snapshot{State: State{Files: []File{{Kind: Log, N: 1, Size: c.size}}}},
-			Objects:  []Object{{Key{1, 1}, 100}, {Key{1, 2}, most}},
+			Objects:  []Object{{Key{1, 1}, 100, 0}, {Key{1, 2}, most, math.MaxUint32}},
 			Parts:    [][]Part{c.parts},
 			Inline:   []byte("0123456789"),
 		}
@@ -124,7 +124,7 @@ func TestPartsOfEachFile(t *testing.T) {
 		{[]int64{10, 20}, [][]Part{nil, {{Size: 30}}}, false},
 		{[]int64{10, 20}, [][]Part{{{Size: 10}}, nil}, false},
 	} {
-		r := &Record{Objects: []Object{{Key{1, 1}, 30}}, Parts: c.parts}
+		r := &Record{Objects: []Object{{Key{1, 1}, 30, 7}}, Parts: c.parts}
 		for i, size := range c.sizes {
 			r.Snapshot.State.Files = append(r.Snapshot.State.Files, File{Kind: Log, N: uint64(i + 1), Size: size})
 		}

@@ -39,6 +39,7 @@ func Conformance(t *testing.T, e kvstore.Engine) {
 			test(t, s)
 		})
 	}
+	t.Run("Records", func(t *testing.T) { testRecords(t, e) })
 }
 
 // store is a store on a real directory whose calls must succeed.
