@@ -27,7 +27,7 @@ func (noopDriver) Class() engine.Class { return engine.Cuts }
 func (noopDriver) Open(engine.Env, manifest.State) (engine.Engine, error) {
 	return noop{}, nil
 }
-func (noopDriver) View(manifest.Folder, manifest.State) (engine.Reader, error) {
+func (noopDriver) View(manifest.Folder, uint64, manifest.State) (engine.Reader, error) {
 	return noop{}, nil
 }
 

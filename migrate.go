@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
-
-	"github.com/nikosgavalas/kvstore/internal/manifest"
 )
 
 // MigrateOptions configure Migrate. The zero value of every field is its
@@ -20,9 +19,6 @@ type MigrateOptions struct {
 	// Progress is told how many keys were copied.
 	Progress func(Progress)
 }
-
-// migrateBatch is about how many bytes are written at once.
-const migrateBatch = 256 << 10
 
 // Migrate makes a directory a store with the content of a snapshot, whatever the
 // engine of either, and takes a snapshot there with the same id and metadata. So
@@ -39,64 +35,41 @@ func Migrate(ctx context.Context, from *View, dir string, o MigrateOptions) erro
 }
 
 func migrate(ctx context.Context, from *View, dir string, o MigrateOptions) error {
-	if dir == "" {
-		return errors.New("the name of the directory is empty")
-	}
-	if o.Engine == nil {
-		o.Engine = Engines()[0]
-	}
-	if err := vacant(dir, o.Engine); err != nil {
-		return err
-	}
-	first := from.origin.first()
-	s, err := begin(dir, Options{Engine: o.Engine, MemoryBytes: o.MemoryBytes, Logger: o.Logger}, &first)
-	if err != nil {
-		return err
-	}
-	if err := s.fill(ctx, from, o.Progress); err != nil {
-		s.discard()
-		return errors.Join(err, s.lock.Close())
-	}
-	return s.Close()
+	opts := Options{Engine: o.Engine, MemoryBytes: o.MemoryBytes, Logger: o.Logger}
+	return create(dir, opts, from.origin, func(s *Store) error {
+		it := from.Scan(nil, nil)
+		_, err := s.Load(ctx, counted(it, o.Progress))
+		if err = errors.Join(err, it.Err()); err != nil {
+			return err
+		}
+		snap, err := s.Snapshot(ctx, from.info.ID, from.info.Meta)
+		if err != nil {
+			return err
+		}
+		return snap.Wait(ctx)
+	})
 }
 
-// fill writes the content of a view, takes a snapshot as that was, and declares
-// the directory finished.
-func (s *Store) fill(ctx context.Context, from *View, progress func(Progress)) error {
-	var batch Batch
-	var keys int64
-	flush := func() error {
-		if progress != nil {
-			progress(Progress{Task: "copy", Done: keys})
-		}
-		err := s.Apply(&batch)
-		batch.Reset()
-		return errors.Join(err, ctx.Err())
+// counted is what an iterator yields. It tells how many keys came, at the end and
+// before each that loadBatch more bytes came before.
+func counted(it *Iterator, progress func(Progress)) iter.Seq2[[]byte, []byte] {
+	if progress == nil {
+		return it.All()
 	}
-	it := from.Scan(nil, nil)
-	size := 0
-	for key, value := range it.All() {
-		batch.Set(key, value)
-		keys++
-		if size += len(key) + len(value); size >= migrateBatch {
-			if err := flush(); err != nil {
-				return err
+	return func(yield func(key, value []byte) bool) {
+		var keys int64
+		size := 0
+		for key, value := range it.All() {
+			if size >= loadBatch {
+				progress(Progress{Task: "copy", Done: keys})
+				size = 0
 			}
-			size = 0
+			if !yield(key, value) {
+				return
+			}
+			keys++
+			size += len(key) + len(value)
 		}
+		progress(Progress{Task: "copy", Done: keys})
 	}
-	if err := errors.Join(it.Err(), flush()); err != nil {
-		return err
-	}
-	snap, err := s.Snapshot(ctx, from.info.ID, from.info.Meta)
-	if err != nil {
-		return err
-	}
-	if err := snap.Wait(ctx); err != nil {
-		return err
-	}
-	return s.dir.Commit(func(m *manifest.Manifest) error {
-		m.Unfinished = false
-		return nil
-	})
 }

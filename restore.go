@@ -86,6 +86,9 @@ func restore(ctx context.Context, dir string, b bucket.Bucket, which Which, o Re
 	if err != nil {
 		return err
 	}
+	if _, readable := h.Last(); !readable && which == LastSnapshot && o.Logger != nil {
+		o.Logger.Warn("kvstore: the last snapshot is damaged, an older one is taken", "taken", rec.Snapshot.ID, "error", errors.Join(h.Damaged...))
+	}
 	err = restoreRecord(ctx, dir, r, h, rec, o)
 	for o.Fallback && errors.Is(err, ErrCorrupt) {
 		older := before(h, rec)
@@ -288,7 +291,7 @@ func openRemoteSnapshot(ctx context.Context, b bucket.Bucket, which Which, progr
 	if err := fetchTo(ctx, r, rec, folder); err != nil {
 		return nil, explainMissing(ctx, r, rec, err)
 	}
-	reader, err := eng.Driver().View(folder, rec.Snapshot.State)
+	reader, err := eng.Driver().View(folder, rec.HashSeed, rec.Snapshot.State)
 	if err != nil {
 		return nil, err
 	}

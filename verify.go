@@ -42,7 +42,7 @@ type Damage struct {
 	// description of a snapshot in a bucket it is not known which it was.
 	Snapshots []uint64 `json:"snapshots"`
 	State     bool     `json:"state"`
-	// Cache says that a store does without the file, and makes it again.
+	// Cache says that a store does without the file, and makes it again in time.
 	Cache bool `json:"cache"`
 }
 

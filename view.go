@@ -118,7 +118,7 @@ func openEntry(folder manifest.Folder, e manifest.Entry, m *manifest.Manifest) (
 	if err != nil {
 		return nil, err
 	}
-	reader, err := eng.Driver().View(folder, sn.State)
+	reader, err := eng.Driver().View(folder, m.HashSeed, sn.State)
 	if err != nil {
 		return nil, err
 	}

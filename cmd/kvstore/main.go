@@ -1,5 +1,5 @@
-// Command kvstore works with stores from the command line: a shell to look
-// into one and change it, and a benchmark that compares the engines.
+// Command kvstore works with stores from the command line: it looks into them,
+// takes snapshots and goes back to them, moves data, and compares the engines.
 //
 // It exits with 0 when all went well, 1 when something failed, and 2 when it
 // was called wrongly.
@@ -38,9 +38,14 @@ func run() int {
 
 	// Cobra checks names, flags and arguments before it runs anything, so an
 	// error without a start is a mistake in the call.
+	// The flags that are required it would check later.
 	started := false
 	root := newRootCommand()
-	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		err := cmd.ValidateRequiredFlags()
+		started = err == nil
+		return err
+	}
 
 	err := root.ExecuteContext(ctx)
 	switch {
@@ -78,24 +83,62 @@ func alsoFailed(err *error, cleanup error) {
 	}
 }
 
+// Groups of commands in the help.
+const (
+	groupLook    = "look"
+	groupSave    = "save"
+	groupMove    = "move"
+	groupMeasure = "measure"
+)
+
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "kvstore",
 		Short: "A key-value state store for stream processing",
 		Long: `kvstore is a key-value state store for stream processing, with several storage
-engines behind one interface. This command looks into stores, changes them,
-and compares the engines.`,
-		Example: `  kvstore shell --dir ./state     look into the store in ./state
-  kvstore shell                   try things out in a temporary store
-  kvstore bench                   compare the engines on this machine`,
+engines behind one interface. This command looks into stores and changes them,
+takes their snapshots and goes back to those, moves them to other machines and
+engines, and compares the engines.
+
+A store is a directory, DIR. Its snapshots are kept there, and may be uploaded to
+a bucket, URL: ` + urlForms + `. Commands that
+only look at snapshots change nothing, and may be used while a program has the
+store open. All commands that print data or results do so with --json for other
+programs.`,
+		Example: `  kvstore shell --dir ./state                  look into the store in ./state
+  kvstore shell                                try things out in a temporary store
+  kvstore snapshots ./state                    list its snapshots
+  kvstore snapshot --dir ./state --remote URL  take one more and upload it
+  kvstore restore --remote URL --dir ./again   bring it to another machine
+  kvstore rollback --dir ./state --id 7        go back to a snapshot, in place
+  kvstore bench                                compare the engines on this machine`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		// Suggestions would make the error more than one line.
 		DisableSuggestions: true,
 	}
+	root.AddGroup(
+		&cobra.Group{ID: groupLook, Title: "Look into stores and snapshots:"},
+		&cobra.Group{ID: groupSave, Title: "Take snapshots and go back to them:"},
+		&cobra.Group{ID: groupMove, Title: "Move data:"},
+		&cobra.Group{ID: groupMeasure, Title: "Measure:"},
+	)
 	root.AddCommand(
 		newShellCommand(),
 		newSnapshotsCommand(),
+		newGetCommand(),
+		newScanCommand(),
+		newDiffCommand(),
+		newStatsCommand(),
+		newInspectCommand(),
+		newVerifyCommand(),
+		newSnapshotCommand(),
+		newRestoreCommand(),
+		newRollbackCommand(),
+		newPruneCommand(),
+		newMigrateCommand(),
+		newExportCommand(),
+		newImportCommand(),
 		newBenchCommand(),
 		newVersionCommand(),
 	)

@@ -33,8 +33,11 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"hold":  holdStore,
-			"empty": checkEmpty,
+			"hold":   holdStore,
+			"empty":  checkEmpty,
+			"upload": uploadSnapshot,
+			"damage": damageFiles,
+			"flip":   flipByte,
 		},
 	})
 }

@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
+	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
-
-	"github.com/dustin/go-humanize"
 
 	"github.com/nikosgavalas/kvstore"
 )
@@ -25,7 +22,8 @@ const shellHelp = `Commands:
                           their values, in order; "" for END means to the last
   snapshot ID [META]      take a snapshot and wait until it is complete
   rollback ID             go back to a snapshot, or with 0 to the empty store
-  snapshots               list the snapshots
+  snapshots               list the snapshots, and with --remote where each is
+  prune N                 remove all but the last N snapshots
   stats                   print numbers about the store
   help                    print this
   quit, q                 leave
@@ -57,6 +55,7 @@ func shellCommands() []shellCommand {
 		{"snapshot", nil, "ID [META]", 1, 2, (*shell).snapshot},
 		{"rollback", nil, "ID", 1, 1, (*shell).rollback},
 		{"snapshots", nil, "", 0, 0, (*shell).snapshots},
+		{"prune", nil, "N", 1, 1, (*shell).prune},
 		{"stats", nil, "", 0, 0, (*shell).stats},
 		{"help", nil, "", 0, 0, (*shell).help},
 		{"quit", []string{"q"}, "", 0, 0, (*shell).quit},
@@ -66,6 +65,7 @@ func shellCommands() []shellCommand {
 // A shell runs lines of input on a store.
 type shell struct {
 	store    *kvstore.Store
+	remote   bool // the store has one
 	in       input
 	out      *bufio.Writer // its first error stays and ends run
 	stderr   io.Writer
@@ -264,50 +264,43 @@ func (sh *shell) snapshots(ctx context.Context, _ [][]byte) error {
 		return listErr
 	}
 	base, exact := sh.store.Base()
+	places := sh.remote || slices.ContainsFunc(infos, func(i kvstore.SnapshotInfo) bool { return i.Remote })
 	err := printSnapshots(sh.out, infos, func(info kvstore.SnapshotInfo) string {
+		var marks []string
+		if places && info.Local {
+			marks = append(marks, "local")
+		}
+		if places && info.Remote {
+			marks = append(marks, "remote")
+		}
 		switch {
 		case info.Ref == base.Ref && exact:
-			return "base"
+			marks = append(marks, "base")
 		case info.Ref == base.Ref:
-			return "base, changed since"
+			marks = append(marks, "base, changed since")
 		case info.Abandoned:
-			return "abandoned"
+			marks = append(marks, "abandoned")
 		}
-		return ""
+		return strings.Join(marks, ", ")
 	})
 	return errors.Join(err, listErr)
 }
 
-// stats prints the fields of the statistics under their names, whatever they
-// are, so that the library's documentation is theirs too. A number of keys that
-// is estimated has a ~ before it.
-func (sh *shell) stats(context.Context, [][]byte) error {
-	tw := tabwriter.NewWriter(sh.out, 0, 0, 2, ' ', 0)
-	printFields(tw, "", reflect.ValueOf(sh.store.Stats()))
-	return tw.Flush()
+func (sh *shell) prune(ctx context.Context, args [][]byte) error {
+	var last keepLastFlag
+	if err := last.Set(string(args[0])); err != nil {
+		return fmt.Errorf("how many snapshots to keep: %w", err)
+	}
+	report, err := sh.store.Prune(ctx, kvstore.Policy{KeepLast: int(last)})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(sh.out, describePruned(report, false))
+	return err
 }
 
-// printFields prints a struct, a field a line, and the structs in it likewise.
-func printFields(w io.Writer, prefix string, s reflect.Value) {
-	for i := range s.NumField() {
-		name, value := prefix+s.Type().Field(i).Name, s.Field(i)
-		switch {
-		case value.Kind() == reflect.Pointer && value.IsNil():
-		case value.Kind() == reflect.Pointer:
-			printFields(w, name+".", value.Elem())
-		case name == "Estimated": // is said with Keys
-		case name == "Keys" && s.FieldByName("Estimated").Bool():
-			fmt.Fprintf(w, "%s\t~%s\n", name, humanize.Comma(int64(value.Uint())))
-		case value.Kind() == reflect.Slice:
-			for j := range value.Len() {
-				fmt.Fprintf(w, "%s[%d]\t%+v\n", name, j, value.Index(j))
-			}
-		case strings.HasSuffix(name, "Bytes"):
-			fmt.Fprintf(w, "%s\t%d\t%s\n", name, value.Int(), humanize.IBytes(uint64(value.Int())))
-		default:
-			fmt.Fprintf(w, "%s\t%v\n", name, value)
-		}
-	}
+func (sh *shell) stats(context.Context, [][]byte) error {
+	return printStats(sh.out, sh.store.Stats())
 }
 
 func (sh *shell) help(context.Context, [][]byte) error {

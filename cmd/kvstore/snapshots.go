@@ -17,8 +17,9 @@ func newSnapshotsCommand() *cobra.Command {
 	var where place
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "snapshots DIR|URL",
-		Short: "List the snapshots in a directory or bucket",
+		Use:     "snapshots DIR|URL",
+		GroupID: groupLook,
+		Short:   "List the snapshots in a directory or bucket",
 		Long: `snapshots lists the snapshots that are kept, by growing id. It changes nothing.
 
 ` + placeHelp,

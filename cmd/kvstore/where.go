@@ -24,7 +24,7 @@ type place struct {
 const placeHelp = "DIR is the directory of a store, which may be open in another process, and URL a\n" +
 	"bucket that snapshots were uploaded to: " + urlForms + "."
 
-const urlForms = "file:///path or s3://bucket/prefix?endpoint=..."
+const urlForms = "file:///path or s3://bucket/prefix?region=R"
 
 // parsePlace takes DIR|URL.
 func parsePlace(arg string) (place, error) {
@@ -66,14 +66,18 @@ func (p place) view(ctx context.Context, which kvstore.Which, progress func(kvst
 }
 
 // remoteFlag is a flag whose value is the URL of a bucket; nil until it is set.
-type remoteFlag struct{ bucket.Bucket }
+type remoteFlag struct {
+	bucket.Bucket
+	err error // of the last Set
+}
 
-func (f *remoteFlag) Set(url string) (err error) {
+func (f *remoteFlag) Set(url string) error {
 	if url == "" {
-		return errors.New("it is empty; leave it out or name a URL")
+		f.err = errors.New("it is empty; leave it out or name a URL")
+	} else {
+		f.Bucket, f.err = s3.Open(url)
 	}
-	f.Bucket, err = s3.Open(url)
-	return err
+	return f.err
 }
 
 func (f *remoteFlag) String() string {
@@ -88,10 +92,17 @@ func (*remoteFlag) Type() string { return "URL" }
 func (f *remoteFlag) add(cmd *cobra.Command, usage string) {
 	cmd.Flags().Var(f, "remote", usage)
 	_ = cmd.RegisterFlagCompletionFunc("remote", cobra.NoFileCompletions) // fails only for a flag that there is not
+	// The usual error repeats the value, which may have a password in it.
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if f.err != nil {
+			return fmt.Errorf("--remote: %w", f.err)
+		}
+		return err
+	})
 }
 
 // whichFlag is a flag whose value names a snapshot: its id, its Ref, or "last".
-type whichFlag struct{ kvstore.Which }
+type whichFlag struct{ Which kvstore.Which }
 
 func (f *whichFlag) Set(name string) error {
 	id, err := strconv.ParseUint(name, 10, 64)
@@ -129,9 +140,25 @@ func (f *whichFlag) add(cmd *cobra.Command, name string) {
 	_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 }
 
-// addDir adds the flag --dir.
+// dirFlag is a flag whose value names a directory. An empty one is most likely a
+// variable that was not set.
+type dirFlag string
+
+func (f *dirFlag) Set(name string) error {
+	if name == "" {
+		return errors.New("it is empty; name a directory")
+	}
+	*f = dirFlag(name)
+	return nil
+}
+
+func (f *dirFlag) String() string { return string(*f) }
+
+func (*dirFlag) Type() string { return "DIR" }
+
+// addDir adds the flag --dir, without which a command does not run.
 func addDir(cmd *cobra.Command, dir *string, usage string) {
-	cmd.Flags().StringVar(dir, "dir", "", usage)
+	cmd.Flags().Var((*dirFlag)(dir), "dir", usage)
 	_ = cmd.MarkFlagDirname("dir")
 	_ = cmd.MarkFlagRequired("dir")
 }

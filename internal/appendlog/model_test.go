@@ -126,7 +126,7 @@ func TestHistories(t *testing.T) {
 			"": func(t *rapid.T) { w.check(t) },
 		})
 		for _, s := range w.snaps {
-			v, err := d.View(w.dir.Folder, s.state)
+			v, err := d.View(w.dir.Folder, 0, s.state)
 			must(t, err)
 			if got := readall.Content(t, v); fmt.Sprint(got) != fmt.Sprint(s.content) {
 				t.Fatalf("a view of a snapshot at %d holds %q, want %q", s.state.Seq, got, s.content)

@@ -2,7 +2,7 @@ package appendlog
 
 import (
 	"errors"
-	"math/rand/v2"
+	"slices"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/hashindex"
@@ -60,7 +60,9 @@ func (e *appendLog) recover(s manifest.State, baseSeq uint64) error {
 		seg.span, seg.end = span, span.End
 		parts = append(parts, part{segment: seg, end: span.End, checked: true})
 	}
+	damaged := hasCheckpoint(s)
 	if cp != nil && e.fillIndex(cp) {
+		damaged = false
 		e.rememberCheckpoint(s)
 		parts = cp.newer(parts)
 	}
@@ -72,6 +74,9 @@ func (e *appendLog) recover(s manifest.State, baseSeq uint64) error {
 		return err
 	}
 	e.startLog(r, size)
+	if damaged {
+		e.dirty.Store(true) // Close makes another one
+	}
 	return nil
 }
 
@@ -98,6 +103,10 @@ func (cp *checkpoint) newer(parts []part) []part {
 		}
 	}
 	return rest
+}
+
+func hasCheckpoint(s manifest.State) bool {
+	return slices.ContainsFunc(s.Files, func(f manifest.File) bool { return f.Kind == manifest.Index })
 }
 
 func (e *appendLog) rememberCheckpoint(s manifest.State) {
@@ -223,9 +232,9 @@ func (s *segments) keepSpans(all, left []logfile.Span) {
 }
 
 // View reads the segments of a state, which may belong to a live store.
-func (d Driver) View(folder manifest.Folder, s manifest.State) (engine.Reader, error) {
+func (d Driver) View(folder manifest.Folder, seed uint64, s manifest.State) (engine.Reader, error) {
 	e := newEngine(d, engine.Env{})
-	e.seed = rand.Uint64()
+	e.seed = seed
 	parts, err := e.open(folder, s, nil)
 	var ix *hashindex.Index
 	if err == nil {

@@ -76,9 +76,9 @@ type Driver interface {
 	// disk, and lets nothing change until Started or Install.
 	Open(env Env, s manifest.State) (Engine, error)
 	// View returns a reader of a state whose files are in folder, which may
-	// belong to a live store in another process. The files may be removed
-	// once View returned.
-	View(folder manifest.Folder, s manifest.State) (Reader, error)
+	// belong to a live store in another process. seed is the hash seed of the
+	// store that wrote them. The files may be removed once View returned.
+	View(folder manifest.Folder, seed uint64, s manifest.State) (Reader, error)
 	// Records reads file i of a state, which may belong to a live store in
 	// another process, front to back, and calls fn for each record in it that
 	// counts, until fn returns false. The first one that is damaged ends it with
@@ -168,16 +168,16 @@ type Engine interface {
 	Stats() Stats
 }
 
-// Loader is an Engine that can take the whole content of a new store faster
+// Loader is an Engine that can take the whole content of an empty store faster
 // than by Apply.
 type Loader interface {
 	Engine
-	// Load begins a load, if nothing was ever written to the store. Otherwise,
-	// and while another load goes on, it returns nil.
+	// Load begins a load, if the store is empty; one that nothing was ever written
+	// to is. Otherwise, and while another load goes on, it returns nil.
 	Load() Load
 }
 
-// Load is what is loaded into a new store. It is for one goroutine. Close of the
+// Load is what is loaded into an empty store. It is for one goroutine. Close of the
 // engine makes it fail, and waits for its End.
 type Load interface {
 	// Add adds a pair, whose key is greater than all before. Nobody sees it yet.

@@ -538,7 +538,7 @@ func (w *cutWorld) beginning() cutSnap {
 // view returns what a view of a state has.
 func (w *cutWorld) view(t rapid.TB, s manifest.State) map[string]string {
 	t.Helper()
-	v, err := w.d.View(w.dir.Folder, s)
+	v, err := w.d.View(w.dir.Folder, w.dir.Manifest().HashSeed, s)
 	cutMust(t, err)
 	got := readall.Content(t, v)
 	cutMust(t, v.Close())

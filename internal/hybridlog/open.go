@@ -2,7 +2,6 @@ package hybridlog
 
 import (
 	"errors"
-	"math/rand/v2"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/hashindex"
@@ -51,9 +50,9 @@ func startBehind(addr uint64) uint64 { return (addr + maxPage/unit - 1) &^ (maxP
 func (e *hybridLog) Started() { e.work() }
 
 // View reads the files of a state, which may belong to a live store.
-func (d Driver) View(folder manifest.Folder, s manifest.State) (engine.Reader, error) {
+func (d Driver) View(folder manifest.Folder, seed uint64, s manifest.State) (engine.Reader, error) {
 	e := newEngine(d, engine.Env{})
-	e.seed = rand.Uint64()
+	e.seed = seed
 	l, err := e.load(folder, s)
 	if err != nil {
 		return nil, err

@@ -688,7 +688,7 @@ func TestMissingSegments(t *testing.T) {
 				if n := c.disk.OpenFiles(); n != 0 {
 					t.Errorf("after that %d files are open", n)
 				}
-				v, err := c.d.View(manifest.Folder{FS: c.disk, Path: rigPath}, s)
+				v, err := c.d.View(manifest.Folder{FS: c.disk, Path: rigPath}, 0, s)
 				if !errors.Is(err, manifest.ErrCorrupt) {
 					t.Fatalf("a view with %s %s: %v, %v", f.Name(), what, v, err)
 				}

@@ -144,7 +144,7 @@ func readDamaged(t *testing.T, r engine.Reader, want map[string]string, what str
 func (w *world) tryDamaged(t *testing.T, disk *vfs.Sim, what string) {
 	t.Helper()
 	s := w.snaps[0]
-	if v, err := w.d.View(manifest.Folder{FS: disk, Path: w.path}, s.state); err == nil {
+	if v, err := w.d.View(manifest.Folder{FS: disk, Path: w.path}, 0, s.state); err == nil {
 		readDamaged(t, v, s.content, what+": a view")
 		must(t, v.Close())
 	} else if !isDamage(err) {

@@ -70,7 +70,7 @@
 //
 // # Loads
 //
-// A store that nothing was ever written to takes keys that ascend without log and
+// A store that is empty, and has no log, takes keys that ascend without log and
 // memtable. They go to a run as they come. Its filter has to be made before, so
 // it is made for as many keys as fit in a part of the memory; when there are more,
 // another run follows. At the end the runs become the state at once, in one

@@ -141,9 +141,11 @@ type tree struct {
 	readers readers
 
 	// rotating is held while the memtable is exchanged, flushing while one is
-	// written to a run, merging while runs are merged, loading during a load. They
-	// are taken in the order loading, flushing, merging, rotating.
-	rotating, flushing, merging, loading sync.Mutex
+	// written to a run, merging while runs are merged, and loading as long as a
+	// load goes on. They are taken in the order loading, flushing, merging,
+	// rotating.
+	rotating, flushing, merging sync.Mutex
+	loading                     sync.Mutex
 	toFlush, toMerge            atomic.Bool  // background work is asked for
 	stop                        atomic.Bool  // background work gives way
 	closed                      atomic.Bool  // likewise in every shard

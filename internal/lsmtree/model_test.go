@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -130,6 +131,28 @@ func TestHistories(t *testing.T) {
 				failing(t, func() error { w.step(); return nil })
 			},
 			"sync": func(t *rapid.T) { w.sync(t) },
+			"load": func(t *rapid.T) {
+				l := w.e.Load()
+				if l == nil {
+					return
+				}
+				defer l.End()
+				given := map[string]string{}
+				failing(t, func() error {
+					for _, key := range slices.Sorted(slices.Values(names)) {
+						given[key] = values.Draw(t, "value")
+						if err := l.Add([]byte(key), []byte(given[key])); err != nil {
+							return err
+						}
+					}
+					ok, err := l.Finish()
+					if ok {
+						w.model = given
+						w.past = []map[string]string{maps.Clone(given)}
+					}
+					return err
+				})
+			},
 			"scan": func(t *rapid.T) {
 				// Everything else happens in the middle of a scan.
 				want, got := maps.Clone(w.model), map[string]string{}
@@ -190,7 +213,7 @@ func TestHistories(t *testing.T) {
 		})
 		w.settleCuts(t)
 		for i, s := range w.snaps {
-			v, err := d.View(w.dir.Folder, s.state)
+			v, err := d.View(w.dir.Folder, 0, s.state)
 			must(t, err)
 			if got := readall.Content(t, v); !maps.Equal(got, s.content) {
 				t.Fatalf("a view of a snapshot at %d holds %.1000q, want %.1000q", s.state.Seq, got, s.content)

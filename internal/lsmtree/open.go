@@ -2,7 +2,6 @@ package lsmtree
 
 import (
 	"errors"
-	"math/rand/v2"
 
 	"github.com/nikosgavalas/kvstore/internal/engine"
 	"github.com/nikosgavalas/kvstore/internal/logfile"
@@ -85,9 +84,9 @@ func (t *tree) Started() {
 }
 
 // View reads a state, which may belong to a live store.
-func (d Driver) View(folder manifest.Folder, s manifest.State) (engine.Reader, error) {
+func (d Driver) View(folder manifest.Folder, seed uint64, s manifest.State) (engine.Reader, error) {
 	t := newTree(d, engine.Env{Memory: d.MemtableBytes})
-	t.seed = rand.Uint64()
+	t.seed = seed
 	c, err := decode(s)
 	if err == nil {
 		err = t.load(folder, c)

@@ -232,7 +232,7 @@ func TestPowerCuts(t *testing.T) {
 					t.Fatalf("%s: the store holds %.1000q", img.Desc, got)
 				}
 				for _, s := range w.snaps {
-					v, err := w.d.View(after.dir.Folder, s.state)
+					v, err := w.d.View(after.dir.Folder, 0, s.state)
 					if err != nil {
 						t.Fatalf("%s: the snapshot at %d: %v", img.Desc, s.state.Seq, err)
 					}
@@ -289,7 +289,7 @@ func TestCutOfALogThatIsFlushed(t *testing.T) {
 	for img := range w.disk.Images(vfs.Power, w.disk.Len(), w.disk.Len()) {
 		after := w.on(img.FS)
 		must(t, after.open())
-		v, err := w.d.View(after.dir.Folder, s.state)
+		v, err := w.d.View(after.dir.Folder, 0, s.state)
 		if err != nil {
 			t.Fatalf("%s: the snapshot is lost: %v", img.Desc, err)
 		}

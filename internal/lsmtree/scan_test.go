@@ -313,7 +313,7 @@ func TestScanEndsWithTheState(t *testing.T) {
 			must(t, w.open())
 		}
 		// A view as well.
-		v, err := d.View(w.dir.Folder, s.state)
+		v, err := d.View(w.dir.Folder, 0, s.state)
 		must(t, err)
 		err = v.Scan(nil, nil, false, func(_, _ []byte) bool {
 			must(t, v.Close())

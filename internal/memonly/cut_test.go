@@ -44,7 +44,7 @@ func newStore(t rapid.TB, fs vfs.FS) *memOnly {
 // contentOf returns what a state holds.
 func contentOf(t rapid.TB, folder manifest.Folder, s manifest.State) map[string]string {
 	t.Helper()
-	v, err := Driver{}.View(folder, s)
+	v, err := Driver{}.View(folder, 0, s)
 	must(t, err)
 	got := map[string]string{}
 	must(t, v.Scan(nil, nil, false, func(key, value []byte) bool {
@@ -269,7 +269,7 @@ func TestCutsUnderWriters(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		v, err := Driver{}.View(e.dir.Folder, s)
+		v, err := Driver{}.View(e.dir.Folder, 0, s)
 		if err != nil {
 			t.Error(err)
 			return

@@ -155,7 +155,7 @@ func dumpFile(t rapid.TB, b []byte, records uint64) (manifest.Folder, manifest.F
 func loading(t rapid.TB, folder manifest.Folder, files ...manifest.File) error {
 	t.Helper()
 	s := manifest.State{Engine: "memonly", Seq: 5, Files: files}
-	v, err := Driver{}.View(folder, s)
+	v, err := Driver{}.View(folder, 0, s)
 	if err == nil {
 		must(t, v.Close())
 	}
@@ -314,7 +314,7 @@ func TestLoadPassesErrorsOn(t *testing.T) {
 	disk := folder.FS.(*vfs.Sim)
 	for n := 1; ; n++ {
 		faulty := vfs.NewFaulty(disk, vfs.FailNth(n, boom))
-		_, err := Driver{}.View(manifest.Folder{FS: faulty, Path: "store"}, manifest.State{Files: []manifest.File{f}})
+		_, err := Driver{}.View(manifest.Folder{FS: faulty, Path: "store"}, 0, manifest.State{Files: []manifest.File{f}})
 		if faulty.Calls() < n {
 			break
 		}
@@ -348,7 +348,7 @@ func TestLoadDoesNotTrustCounts(t *testing.T) {
 	}{{good, 1 << 20}, {good, 1 << 30}, {good, math.MaxUint64}, {long, 1}} {
 		folder, f := dumpFile(t, c.b, c.records)
 		var err error
-		n := allocated(func() { _, err = Driver{}.View(folder, manifest.State{Files: []manifest.File{f}}) })
+		n := allocated(func() { _, err = Driver{}.View(folder, 0, manifest.State{Files: []manifest.File{f}}) })
 		if !errors.Is(err, engine.ErrCorrupt) || n > 1<<20 {
 			t.Errorf("%d records: %v, %d bytes allocated", c.records, err, n)
 		}
@@ -378,7 +378,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		var v engine.Reader
 		var err error
-		n := allocated(func() { v, err = Driver{}.View(folder, manifest.State{Seq: 1, Files: []manifest.File{file}}) })
+		n := allocated(func() { v, err = Driver{}.View(folder, 0, manifest.State{Seq: 1, Files: []manifest.File{file}}) })
 		if limit := uint64(1<<20 + 256*len(b)); n > limit {
 			t.Fatalf("%d bytes allocated for a file of %d", n, len(b))
 		}

@@ -63,7 +63,7 @@ func (Driver) Open(env engine.Env, s manifest.State) (engine.Engine, error) {
 }
 
 // View loads a state into memory.
-func (Driver) View(folder manifest.Folder, s manifest.State) (engine.Reader, error) {
+func (Driver) View(folder manifest.Folder, _ uint64, s manifest.State) (engine.Reader, error) {
 	t, err := load(folder, s)
 	if err != nil {
 		return nil, err

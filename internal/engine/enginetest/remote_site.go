@@ -294,7 +294,7 @@ func (s *site) wholeLocal() error {
 		if err != nil {
 			return err
 		}
-		r, err := s.engine.Driver().View(folder, sn.State)
+		r, err := s.engine.Driver().View(folder, m.HashSeed, sn.State)
 		if err != nil {
 			return err
 		}
