@@ -317,3 +317,64 @@ func ExampleMigrate() {
 	must(s.Close())
 	// Output: hybridlog: value, snapshot 7 at offset 42, true
 }
+
+// A new store is filled from elsewhere: in order of keys it is fastest. Until that
+// is done the directory cannot be opened.
+func ExampleCreate() {
+	dir, remove := tempDir()
+	defer remove()
+	ctx := context.Background()
+	words := func(yield func(key, value []byte) bool) {
+		for i, word := range []string{"ant", "bee", "cat"} {
+			if !yield([]byte(word), strconv.AppendInt(nil, int64(i), 10)) {
+				return
+			}
+		}
+	}
+
+	var written int64
+	err := kvstore.Create(filepath.Join(dir, "words"), kvstore.Options{}, func(s *kvstore.Store) (err error) {
+		written, err = s.Load(ctx, words)
+		return err
+	})
+	must(err)
+	fmt.Println(written, "words")
+
+	s, err := kvstore.Open(filepath.Join(dir, "words"), kvstore.Options{})
+	must(err)
+	value, err := s.Get(nil, []byte("cat"))
+	must(err)
+	fmt.Printf("cat: %s\n", value)
+	must(s.Close())
+	// Output:
+	// 3 words
+	// cat: 2
+}
+
+// Verify looks for damage: here a byte of the newest snapshot has changed on disk.
+func ExampleVerify() {
+	dir, remove := tempDir()
+	defer remove()
+	ctx := context.Background()
+	s, err := kvstore.Open(dir, kvstore.Options{Engine: kvstore.MemOnly{}})
+	must(err)
+	must(s.Set([]byte("k"), []byte("value")))
+	snap, err := s.Snapshot(ctx, 7, nil)
+	must(err)
+	must(snap.Wait(ctx))
+	must(s.Close())
+
+	files, err := filepath.Glob(filepath.Join(dir, "SNAPSHOT-*"))
+	must(err)
+	content, err := os.ReadFile(files[0])
+	must(err)
+	content[30] ^= 1
+	must(os.WriteFile(files[0], content, 0o600))
+
+	report, err := kvstore.Verify(ctx, dir, nil)
+	must(err)
+	for _, d := range report.Damage {
+		fmt.Println(d.Offset, d.Reason, d.Snapshots)
+	}
+	// Output: 0 it is not the file that the manifest names [7]
+}
