@@ -2,6 +2,7 @@ package kvstore
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"strings"
@@ -32,6 +33,7 @@ const (
 	defaultRetain = 3
 	defaultMemory = 64 << 20
 	defaultGrace  = 10 * time.Minute
+	defaultSample = 64
 	minMemory     = 1 << 20
 	minSegment    = 4 << 10
 )
@@ -84,6 +86,18 @@ type Options struct {
 	// Logger is told about what the store does on its own: recovery, removed
 	// files, failures in the background. nil stands for none.
 	Logger *slog.Logger
+
+	// Trace gets a record of what the store is asked to do, for kvstore advise:
+	// kinds of operations, hashes of keys, and sizes, no keys and no values. It
+	// is written to in the background, one call at a time, and by Close, which
+	// waits for it. What it has no time for is lost, and counted; when it fails
+	// the trace ends, and Logger is told. nil stands for none. It is for one
+	// store, and the caller's to close, after the store.
+	Trace io.Writer
+
+	// TraceSample says that Trace gets one in so many keys, with all of their
+	// operations; 0 stands for 64.
+	TraceSample int
 }
 
 // Engine is one of the engines of this package, with its settings: LSMTree,
@@ -293,6 +307,12 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Grace == 0 {
 		o.Grace = defaultGrace
+	}
+	switch {
+	case o.TraceSample < 0 || o.TraceSample > math.MaxInt32:
+		return o, fmt.Errorf("Options.TraceSample is %d; it must be from 1 to %d, or 0 for %d", o.TraceSample, math.MaxInt32, defaultSample)
+	case o.TraceSample == 0:
+		o.TraceSample = defaultSample
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

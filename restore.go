@@ -159,6 +159,8 @@ func vacant(dir string, e Engine) error {
 }
 
 var (
+	errUnfinished = fmt.Errorf("%w yet: what was to fill it, such as a restore, a migration or an import, was interrupted, or is going on; repeat it", ErrNotStore)
+
 	errForeign  = fmt.Errorf("%w: it holds other files; give a new or empty directory", ErrNotStore)
 	errOccupied = fmt.Errorf("%w: open that, or give a new or empty directory", ErrExists)
 )

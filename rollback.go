@@ -70,7 +70,8 @@ func (s *Store) rollbackTo(ctx context.Context, which Which, local bool) (turn *
 	return s.remote.enqueueTurn(), nil
 }
 
-// target is a snapshot whose files are here, or the empty beginning.
+// target is a snapshot whose files are here, and stay until it is released, or
+// the empty beginning.
 type target struct {
 	snapshot manifest.Snapshot // N is 0 for the empty beginning
 	entry    manifest.Entry
@@ -79,29 +80,39 @@ type target struct {
 
 // target finds a snapshot here, or else downloads it.
 func (s *Store) target(ctx context.Context, which Which) (*target, error) {
-	m := s.dir.Manifest()
-	entry, err := find(m, which)
-	if err == nil {
-		return s.localTarget(entry)
-	}
+	t, err := s.localTarget(which)
 	if s.remote == nil || !errors.Is(err, ErrNoSnapshot) {
-		return nil, err
+		return t, err
 	}
 	return s.remote.target(ctx, which, err)
 }
 
-func (s *Store) localTarget(e *manifest.Entry) (*target, error) {
-	t := &target{release: func() {}}
-	t.snapshot.State.Engine = s.dir.Manifest().State.Engine
-	if e == nil {
+// localTarget finds a snapshot here and pins its files: an upload that completes
+// may let go of them at any moment.
+func (s *Store) localTarget(which Which) (*target, error) {
+	for {
+		m := s.dir.Manifest()
+		e, err := find(m, which)
+		if err != nil {
+			return nil, err
+		}
+		t := &target{release: func() {}}
+		if e == nil {
+			t.snapshot.State.Engine = m.State.Engine
+			return t, nil
+		}
+		var ok bool
+		if t.release, ok = s.dir.PinSnapshot(*e); !ok {
+			continue
+		}
+		sn, err := s.dir.Snapshot(*e)
+		if err != nil {
+			t.release()
+			return nil, err
+		}
+		t.snapshot, t.entry = *sn, *e
 		return t, nil
 	}
-	sn, err := s.dir.Snapshot(*e)
-	if err != nil {
-		return nil, err
-	}
-	t.snapshot, t.entry = *sn, *e
-	return t, nil
 }
 
 // lineTo returns the line of history on which a rollback to a target goes on:

@@ -109,6 +109,9 @@ func begin(path string, opts Options, first *manifest.Manifest) (_ *Store, err e
 		}
 		driver = e.Driver()
 	}
+	if opts.Trace != nil {
+		driver = tracedDriver{Driver: driver, w: opts.Trace, sample: opts.TraceSample}
+	}
 	s := &Store{
 		class: driver.Class(), dir: dir, sched: jobs, lock: lock,
 		log: opts.Logger, memory: opts.MemoryBytes, retained: opts.Retain,
@@ -129,8 +132,9 @@ func lockDir(folder manifest.Folder, start Which) (io.Closer, error) {
 	case content == manifest.Foreign:
 		return nil, errForeign
 	case content == manifest.Store:
-		// Without a lock yet, but if it is not ours no lock may be made.
-		if _, err := folder.Load(); errors.Is(err, ErrNotStore) {
+		// Without a lock yet, but if it is not ours no lock may be made. One that is
+		// ours has it, so what is damaged and has none may be anything.
+		if _, err := folder.Load(); errors.Is(err, ErrNotStore) || err != nil && !folder.Locked() {
 			return nil, err
 		}
 	case content == manifest.Empty:
@@ -189,7 +193,7 @@ func openDir(folder manifest.Folder, name string, first *manifest.Manifest, log 
 		return nil, err
 	}
 	if dir.Manifest().Unfinished {
-		return nil, fmt.Errorf("%w yet: a restore or a migration into it was interrupted, or is going on; repeat it", ErrNotStore)
+		return nil, errUnfinished
 	}
 	if has := dir.Manifest().State.Engine; name != "" && has != name {
 		return nil, fmt.Errorf("%w: the directory was made by %s, not by %s; open it with %s, or migrate it",
@@ -226,10 +230,11 @@ func (s *Store) start(driver engine.Driver, env engine.Env, at Which) (err error
 	if at != Newest && (damaged || m.Restored || number(entry) != m.Base || s.eng.Seq().Issued != m.BaseSeq) {
 		s.log.Info("kvstore: rolling back to where the store is to start", "start", at.which(), "newest", s.eng.Seq().Issued, "base", m.BaseSeq)
 		var t *target
-		if t, err = s.localTarget(entry); err == nil {
+		if t, err = s.localTarget(at); err == nil {
 			// The remote is told if something is left behind there.
 			line := s.lineTo(t)
 			err = s.rollback(t, line, line.ID == m.Line.ID)
+			t.release()
 		}
 	} else {
 		err = s.loadBase()

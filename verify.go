@@ -26,10 +26,19 @@ type VerifyReport struct {
 	Files  int      `json:"files"`  // files, or objects, that were read
 	Bytes  int64    `json:"bytes"`  // of them
 	Damage []Damage `json:"damage"` // by file and offset; empty if all is well
-	// Dropped is the bytes at the end of a log that are no whole records, as a
-	// crash leaves them. They never were acknowledged, or a power cut took them;
-	// the next opening drops them.
-	Dropped int64 `json:"dropped"`
+	// Dropped is the end of a log that was not closed, if that does not consist of
+	// whole records.
+	Dropped Dropped `json:"dropped"`
+}
+
+// Dropped is what is at the end of a log and does not consist of whole records, as
+// a crash leaves it: it never was acknowledged, or a power cut took a part of it.
+// The next opening drops it. If neither has happened it is damage, which cannot
+// be told apart there.
+type Dropped struct {
+	File   string `json:"file"`
+	Offset int64  `json:"offset"` // where it begins
+	Bytes  int64  `json:"bytes"`  // about; 0 if there is nothing
 }
 
 // Damage is a file, or an object, that is not what was written.
@@ -114,6 +123,9 @@ func (v *verification) run(ctx context.Context) error {
 		return nil
 	} else if err != nil {
 		return err
+	}
+	if m.Unfinished {
+		return errUnfinished
 	}
 	v.report.Files++
 	v.report.Bytes += int64(len(m.Encode()))
@@ -272,14 +284,19 @@ func (v *verification) log(ctx context.Context, m *manifest.Manifest) error {
 		if len(growing) == 0 {
 			return nil
 		}
-		r, err := logfile.Recover(v.folder, growing, m.State.Seq, max(m.State.Seq, m.BaseSeq), false, slog.New(slog.DiscardHandler))
+		// Nothing is mapped: a store that is open may shorten the files.
+		r, err := logfile.Recover(v.folder, growing, m.State.Seq, max(m.State.Seq, m.BaseSeq), true, slog.New(slog.DiscardHandler))
 		if err == nil {
+			end := Dropped{File: growing[0].Name(), Bytes: r.Bytes}
 			for _, s := range r.Spans {
 				v.report.Files++
 				v.report.Bytes += s.End
+				end.File, end.Offset = s.File.Name(), s.End
 				err = errors.Join(err, s.File.Close())
 			}
-			v.report.Dropped = r.Bytes
+			if r.Bytes > 0 {
+				v.report.Dropped = end
+			}
 			return err
 		}
 		// A store that is open may have let go of the files meanwhile.

@@ -84,7 +84,7 @@ func TestVerifyFindsEveryByte(t *testing.T) {
 		ok(t, verifiable(t, dir, kvstore.Options{Engine: e, MemoryBytes: 4 << 20}).Close())
 		files := contents(t, dir)
 		r := verify(t, dir)
-		if len(r.Damage) > 0 || r.Dropped > 0 || r.Files != len(files) {
+		if len(r.Damage) > 0 || r.Dropped.Bytes > 0 || r.Files != len(files) {
 			t.Fatalf("verified %+v, want %d files and no damage", r, len(files))
 		}
 		exact := 0
@@ -165,7 +165,7 @@ func TestVerifyAfterKill(t *testing.T) {
 			killed := filepath.Join(t.TempDir(), "killed")
 			copyDir(t, dir, killed)
 			ok(t, s.Close())
-			if r := verify(t, killed); len(r.Damage) > 0 || r.Dropped > 0 {
+			if r := verify(t, killed); len(r.Damage) > 0 || r.Dropped.Bytes > 0 {
 				t.Fatalf("verified %+v", r)
 			}
 			logs, err := filepath.Glob(filepath.Join(killed, "*.log"))
@@ -196,7 +196,7 @@ func TestVerifyAfterKill(t *testing.T) {
 			torn := slices.Clone(content)
 			copy(torn[end-1024+16:], "torn")
 			overwrite(t, path, torn)
-			if r := verify(t, killed); len(r.Damage) > 0 || r.Dropped == 0 {
+			if r := verify(t, killed); len(r.Damage) > 0 || r.Dropped.Bytes == 0 || r.Dropped.File != filepath.Base(path) || r.Dropped.Offset <= 0 || r.Dropped.Offset > int64(end-1024+16) {
 				t.Errorf("with a torn write: %+v", r)
 			}
 		})

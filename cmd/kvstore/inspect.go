@@ -89,6 +89,9 @@ func (in *inspection) parse(cmd *cobra.Command, args []string) (err error) {
 	}
 	info, err := os.Stat(in.dir)
 	in.file = in.bucket == nil && err == nil && !info.IsDir()
+	if in.file && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is neither a file nor a directory", in.dir)
+	}
 	switch dir := in.bucket == nil && !in.file; {
 	case in.records && !in.file:
 		return errors.New("--records is for one file of a store")

@@ -146,9 +146,6 @@ func (c *rollbackCall) openDamaged(ctx context.Context, o kvstore.Options, infos
 // describe says on a line what was done.
 func (c *rollbackCall) describe(done rolledBack) string {
 	line := "rolled back " + c.dir
-	if c.remote.Bucket != nil && !c.local {
-		line += " and " + c.remote.String()
-	}
 	if done.base.ID == 0 {
 		line += " to the empty beginning"
 	} else {

@@ -39,7 +39,7 @@ If a snapshot is whole, go back to it (kvstore rollback, kvstore restore
 			report, err := where.verify(cmd.Context(), b.show)
 			b.clear()
 			if err != nil {
-				return err
+				return interrupted(err, "not all was read")
 			}
 			if asJSON {
 				err = printJSON(cmd.OutOrStdout(), report)
@@ -69,12 +69,14 @@ func printDamage(w io.Writer, r kvstore.VerifyReport) error {
 			return err
 		}
 	}
-	if r.Dropped > 0 {
-		if _, err := fmt.Fprintf(w, "%s at the end of the log are no whole records, as a crash leaves them; the next opening drops them\n", humanize.IBytes(uint64(r.Dropped))); err != nil {
+	verdict := "all is well"
+	if end := r.Dropped; end.Bytes > 0 {
+		verdict = "no damage but at the end of the log"
+		if _, err := fmt.Fprintf(w, "%s at byte %d: from here on, for %s, there are no whole records, as after a crash; the next opening drops them\n",
+			end.File, end.Offset, humanize.IBytes(uint64(end.Bytes))); err != nil {
 			return err
 		}
 	}
-	verdict := "all is well"
 	if n := len(r.Damage); n > 0 {
 		verdict = fmt.Sprintf("%d damaged", n)
 	}

@@ -34,8 +34,16 @@ func parsePlace(arg string) (place, error) {
 	if !strings.Contains(arg, "://") {
 		return place{dir: arg}, nil
 	}
-	b, err := s3.Open(arg)
+	b, err := openBucket(arg)
 	return place{bucket: b}, err
+}
+
+// openBucket takes the URL of a bucket that outlives the command.
+func openBucket(url string) (bucket.Bucket, error) {
+	if scheme, _, _ := strings.Cut(url, ":"); strings.EqualFold(scheme, "mem") {
+		return nil, errors.New("a bucket in memory ends with the command; the URL is " + urlForms)
+	}
+	return s3.Open(url)
 }
 
 // placeArgs says that the arguments are a place, which it parses, and one more
@@ -75,7 +83,7 @@ func (f *remoteFlag) Set(url string) error {
 	if url == "" {
 		f.err = errors.New("it is empty; leave it out or name a URL")
 	} else {
-		f.Bucket, f.err = s3.Open(url)
+		f.Bucket, f.err = openBucket(url)
 	}
 	return f.err
 }
@@ -145,8 +153,11 @@ func (f *whichFlag) add(cmd *cobra.Command, name string) {
 type dirFlag string
 
 func (f *dirFlag) Set(name string) error {
-	if name == "" {
+	switch {
+	case name == "":
 		return errors.New("it is empty; name a directory")
+	case strings.Contains(name, "://"):
+		return errors.New("it is a URL; name a directory, and give the URL with --remote")
 	}
 	*f = dirFlag(name)
 	return nil

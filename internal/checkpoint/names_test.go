@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -123,6 +124,15 @@ func TestForeign(t *testing.T) {
 			foreign = append(foreign, folder+name)
 		}
 	}
+	// What is not of a store has to come later than the first writer.
+	if _, err := d.claim(b); !errors.Is(err, manifest.ErrNotStore) {
+		t.Fatalf("claiming what is somebody else's: %v", err)
+	}
+	all := names(t, b, "")
+	if len(all) != len(foreign) {
+		t.Fatalf("that left %q", all)
+	}
+	replace(t, b, epochName(1), seal("claim 0000000000000007"))
 	w := d.mustClaim(b)
 	for range 5 {
 		d.mustPublish(w)
@@ -131,7 +141,7 @@ func TestForeign(t *testing.T) {
 		}
 	}
 	d.truth.wantSound(t, b)
-	all := names(t, b, "")
+	all = names(t, b, "")
 	for _, name := range foreign {
 		if !slices.Contains(all, name) {
 			t.Errorf("%s was removed", name)

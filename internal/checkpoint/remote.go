@@ -106,7 +106,7 @@ func (r *Remote) retry(ctx context.Context, f func() error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		for _, lasting := range []error{fs.ErrExist, fs.ErrNotExist, bucket.ErrUnsupported, bucket.ErrAccess, manifest.ErrVersion, errLocal} {
+		for _, lasting := range []error{fs.ErrExist, fs.ErrNotExist, bucket.ErrUnsupported, bucket.ErrAccess, manifest.ErrVersion, manifest.ErrNotStore, errLocal} {
 			if errors.Is(err, lasting) {
 				return err
 			}

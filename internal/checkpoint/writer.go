@@ -63,6 +63,11 @@ func (r *Remote) Claim(ctx context.Context, nonce uint64, host Host) (*Writer, e
 	if err != nil {
 		return nil, err
 	}
+	if l.epoch == 0 {
+		if err := r.vacant(ctx); err != nil {
+			return nil, err
+		}
+	}
 	w := &Writer{r: r, host: host, retired: map[manifest.Key]*manifest.Record{}}
 	if err := w.take(ctx, l.epoch, nonce); err != nil {
 		return nil, err
@@ -91,6 +96,24 @@ func (r *Remote) Claim(ctx context.Context, nonce uint64, host Host) (*Writer, e
 	w.snapshots, w.from = *h, l.newest()
 	w.trust()
 	return w, w.check(ctx)
+}
+
+// vacant returns an error if a bucket that nobody has claimed yet holds something
+// else: it is somebody's, or its name is a slip.
+func (r *Remote) vacant(ctx context.Context) error {
+	return r.retry(ctx, func() error {
+		for o, err := range r.b.List(ctx, "") {
+			if err != nil {
+				return err
+			}
+			switch folder, _, _ := strings.Cut(o.Name, "/"); folder + "/" {
+			case epochs, snapshots, data, retired:
+			default:
+				return fmt.Errorf("%w: %s holds %s, which is not of a store; name an empty place", manifest.ErrNotStore, r.b, o.Name)
+			}
+		}
+		return nil
+	})
 }
 
 // accepted reads what the bucket holds and asks the host about the newest record.

@@ -66,7 +66,7 @@ func Recover(folder manifest.Folder, growing []manifest.File, base, durable uint
 	if err := r.read(chain, base, durable); err != nil {
 		return r, err
 	}
-	if r.measure(chain); r.Bytes > 0 {
+	if r.measure(chain, files); r.Bytes > 0 {
 		log.Warn("kvstore: dropped the end of the log, which a crash left incomplete", "bytes", r.Bytes, "kept", r.Seq)
 	}
 	// The log does not go on from a file without frames, whose start frame
@@ -266,15 +266,19 @@ func (s *Span) extend(to int64) error {
 }
 
 // measure counts the bytes behind the end of the log that are not zero, up to
-// the first page that is.
-func (r *Recovered) measure(chain []link) {
-	if len(r.Spans) == 0 {
-		return
+// the first page that is. A file that has something and no start frame counts:
+// the frame may have been damaged.
+func (r *Recovered) measure(chain []link, files []*File) {
+	if n := len(r.Spans); n > 0 {
+		r.Bytes = dirt(r.Spans[n-1].File, r.Spans[n-1].End)
 	}
-	last := r.Spans[len(r.Spans)-1]
-	r.Bytes = dirt(last.File, last.End)
 	for _, l := range chain[len(r.Spans):] {
 		r.Bytes += dirt(l.File, 0)
+	}
+	for _, f := range files {
+		if _, err := readStart(f); err == errNoStart {
+			r.Bytes += dirt(f, 0)
+		}
 	}
 }
 

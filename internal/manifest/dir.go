@@ -269,6 +269,26 @@ func (d *Dir) PinState() (s State, release func()) {
 	})
 }
 
+// PinSnapshot pins the files of a snapshot, and the one that describes it, until
+// release is called. It reports whether the current manifest names the snapshot;
+// if not, nothing is pinned.
+func (d *Dir) PinSnapshot(e Entry) (release func(), ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !slices.ContainsFunc(d.mu.cur.Snapshots, func(now Entry) bool { return now.N == e.N }) {
+		return nil, false
+	}
+	files := append(slices.Clip(e.Files), FileRef{Kind: SnapshotFile, N: e.N})
+	for _, f := range files {
+		d.mu.pins[Name(f.Kind, f.N)]++
+	}
+	return sync.OnceFunc(func() {
+		for _, f := range files {
+			d.Unpin(f.Kind, f.N)
+		}
+	}), true
+}
+
 // Pin keeps a file until Unpin is called as often as Pin.
 func (d *Dir) Pin(k Kind, n uint64) {
 	d.mu.Lock()
@@ -416,6 +436,9 @@ func (m *Manifest) names() map[string]bool {
 // pinned if there is no error.
 func (d *Dir) WriteSnapshot(s Snapshot) (Entry, error) {
 	h, err := d.create(SnapshotFile, s.N)
+	if errors.Is(err, fs.ErrExist) && d.free(Name(SnapshotFile, s.N)) {
+		h, err = d.create(SnapshotFile, s.N) // a commit has dropped it, and was about to remove it
+	}
 	if err != nil {
 		return Entry{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
@@ -54,6 +55,12 @@ func (f Folder) Probe() (Content, error) {
 		return Empty, nil
 	}
 	return Foreign, nil
+}
+
+// Locked reports whether there is a lock file, which every store has.
+func (f Folder) Locked() bool {
+	names, err := f.FS.List(f.Path)
+	return err == nil && slices.Contains(names, LockName)
 }
 
 // maxManifest bounds the size of a manifest, in bytes: some millions of files.
