@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"io"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/nikosgavalas/kvstore"
 	"github.com/nikosgavalas/kvstore/internal/bench"
+	"github.com/nikosgavalas/kvstore/internal/results"
 )
 
 // runBench runs the command and returns what it printed.
@@ -91,8 +93,20 @@ func TestBenchRefuses(t *testing.T) {
 		args string
 		says string
 	}{
-		{"lsm-runs", `unknown experiment "lsm-runs": choose from seed-table`},
-		{"seed-table seed-table", "one experiment at a time"},
+		{"lsm", `unknown experiment "lsm": choose from seed-table, lsm-runs`},
+		{"--quick skew lsm", `unknown experiment "lsm"`},
+		{"--quick --full", "--quick, --full and --scale exclude each other"},
+		{"--full --scale 2", "exclude each other"},
+		{"--scale 0", `"0" must be a number above 0`},
+		{"--scale -1", "above 0"},
+		{"--scale inf", "above 0"},
+		{"--scale much", "above 0"},
+		{"--quick --keys 10", "--keys is for the seed table alone, which writes no results: kvstore bench --keys ... seed-table"},
+		{"--out x --dist uniform seed-table", "--dist is for the seed table alone"},
+		{"--csv lsm-runs", "--csv is for the seed table alone"},
+		{"--out x", "--out needs an experiment"},
+		{"--list --quick", "runs none"},
+		{"--list skew", "runs none"},
 		{"--ops 0", `"0" must be a whole number from 1 to 100000000`},
 		{"--ops -5", "from 1 to 100000000"},
 		{"--ops 1e9", "from 1 to 100000000"},
@@ -128,7 +142,7 @@ func TestBenchHelp(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, part := range []string{
-		"bench [flags] [EXPERIMENT]", "Examples:", "seed-table", "--engines ENGINES", "lsmtree, hybridlog, appendlog, memonly", "--keys KEYS", "100,10000,1000000",
+		"bench [flags] [EXPERIMENT...]", "Examples:", "seed-table", "lsm-runs, lsm-density", "--list", "--quick", "--full", "--scale NUMBER", "--out DIR", "--tmp DIR", "--engines ENGINES", "lsmtree, hybridlog, appendlog, memonly", "--keys KEYS", "100,10000,1000000",
 		"--ops NUMBER", "1000000", "--dist DISTRIBUTIONS", "zipfian, hotset, uniform", "--seed", "--reps", "--json", "--csv",
 	} {
 		if !strings.Contains(out, part) {
@@ -164,6 +178,36 @@ func TestBenchInterrupted(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "1.0e+03 writes  "+c.Name+":") {
 		t.Errorf("what was finished should be printed:\n%s", out.String())
+	}
+}
+
+// TestBenchSuiteInterrupted ends an experiment early: the results stay, and the
+// same command measures the rest.
+func TestBenchSuiteInterrupted(t *testing.T) {
+	out := t.TempDir()
+	args := []string{"--scale", "0.001", "--reps", "900", "--engines", "memonly", "--out", out, "memory"}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, _, err := runBench(ctx, args...)
+	if err == nil || !strings.Contains(err.Error(), "interrupted: what was measured is in "+out) {
+		t.Errorf("error %v", err)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("took %v to stop", took)
+	}
+	before, err := results.LoadFile(filepath.Join(out, "memory"+results.Suffix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args[3] = "1"
+	stdout, stderr, err := runBench(t.Context(), args...)
+	if err != nil || stderr != "" || !strings.Contains(stdout, "memory: Memory\n") {
+		t.Errorf("%v, printed %q and\n%s", err, stderr, stdout)
+	}
+	after, err := results.LoadFile(filepath.Join(out, "memory"+results.Suffix))
+	if err != nil || len(after.Measurements) < len(before.Measurements) || len(after.Measurements) == 0 {
+		t.Errorf("%d measurements, then %d, %v", len(before.Measurements), len(after.Measurements), err)
 	}
 }
 

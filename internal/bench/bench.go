@@ -3,7 +3,9 @@
 // A Run takes Contenders, each a name and a way to open an empty store, and
 // Phases, each a list of operations, and makes every contender do all phases,
 // in order, several times over. SeedTable is the first experiment made of
-// Runs. Nothing here knows an engine: a Target is two methods and Close.
+// Runs. A Script is the phases alone, for experiments that do more with a store
+// than to open and close it. Nothing here knows an engine: a Target is two
+// methods and Close.
 //
 // # How a Run measures
 //
@@ -42,13 +44,14 @@
 // goroutine a read must find exactly the last value written, or nothing for a
 // key that never was. Which of the values written by several goroutines in
 // one phase came last is unknown, so of such a key only the presence is
-// checked, until a phase of one goroutine writes it again. Wrong reads are
+// checked, until a phase of one goroutine writes it again. Of scans the order and
+// the start are checked. Wrong reads are
 // counted, and fail the Run at the end of the phase with a *WrongReadsError.
 //
 // # What was left out
 //
 // Warming up: a phase is. Subtracting the loop's own cost: it is too small and
-// too unsteady. Deletes, scans, batches: the experiments so far have none.
+// too unsteady. Deletes and batches: the experiments have none.
 package bench
 
 import (
@@ -57,6 +60,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/workload"
 )
@@ -87,8 +91,18 @@ type Contender struct {
 	Open func(dir string) (Target, error)
 }
 
+// A Scanner is a Target that can go through its records in key order.
+type Scanner interface {
+	Target
+	// Scan calls fn with the records from start on, in ascending order of
+	// their keys, until fn returns false.
+	Scan(start []byte, fn func(key, value []byte) bool) error
+}
+
 // A Phase is a list of operations: operation i reads the key Keys[i] or writes
-// it the value Values[i], both being rows of the tables of the Config.
+// it the value Values[i], both being rows of the tables of the Config. To modify
+// a key is to write it having read its old value, with the Update of an Updater;
+// a scan, by a Scanner, reads the next Values[i] records from the key on.
 type Phase struct {
 	// Name is what results call it.
 	Name string
@@ -106,6 +120,10 @@ type Phase struct {
 	// Rate is the number of operations started each second, by all
 	// goroutines together, in an open loop. Zero means a closed loop.
 	Rate float64
+	// Limit ends the phase, unless it is zero, so that operations which take
+	// longer than was thought do not take for ever. What is not done then is
+	// not known to later phases, so only the last one may have a limit.
+	Limit time.Duration
 }
 
 // Config says what a Run does. Contenders, Keys and Phases are required.
@@ -160,7 +178,11 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("bench: the baseline %q is not a contender", c.Baseline)
 	}
 	for i := range c.Phases {
-		if err := c.Phases[i].check(c.Keys.Len(), c.Values.Len()); err != nil {
+		err := c.Phases[i].check(c.Keys.Len(), c.Values.Len())
+		if err == nil && c.Phases[i].Limit != 0 && i < len(c.Phases)-1 {
+			err = errors.New("only the last phase may have a limit")
+		}
+		if err != nil {
 			return c, fmt.Errorf("bench: phase %q: %w", c.Phases[i].Name, err)
 		}
 	}
@@ -180,13 +202,18 @@ func (p *Phase) check(keys, values int) error {
 		return fmt.Errorf("%d goroutines", p.Goroutines)
 	case !(p.Rate >= 0):
 		return fmt.Errorf("a rate of %v", p.Rate)
+	case p.Limit < 0:
+		return fmt.Errorf("a limit of %v", p.Limit)
 	}
 	for i, key := range p.Keys {
 		if int(key) >= keys {
 			return fmt.Errorf("operation %d uses key %d of %d", i, key, keys)
 		}
-		if p.kind(i) == workload.Write && (p.Values == nil || int(p.Values[i]) >= values) {
+		if p.writes(i) && (p.Values == nil || int(p.Values[i]) >= values) {
 			return fmt.Errorf("operation %d writes a value that is not there", i)
+		}
+		if p.kind(i) == workload.Scan && p.Values == nil {
+			return fmt.Errorf("operation %d scans, and Values does not say how far", i)
 		}
 	}
 	return nil
@@ -203,6 +230,12 @@ func (p *Phase) kind(i int) workload.Op {
 	return workload.Read
 }
 
+// writes reports whether operation i gives its key a value.
+func (p *Phase) writes(i int) bool {
+	kind := p.kind(i)
+	return kind == workload.Write || kind == workload.Modify
+}
+
 // Run makes all contenders do all phases. When ctx ends, Run stops within
 // about a tenth of a second, unless a call of a Target takes longer. Whatever
 // the error, the Result has everything that was finished before.
@@ -210,6 +243,9 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return Result{}, err
+	}
+	if cfg.Phases[len(cfg.Phases)-1].Limit != 0 {
+		return Result{}, errors.New("bench: a limit is for a Script: times of unequal work cannot be compared")
 	}
 	r := &runner{cfg: cfg, series: make([][]series, len(cfg.Contenders))}
 	for c := range r.series {
@@ -283,7 +319,7 @@ func (r *runner) runOne(ctx context.Context, c int) (err error) {
 	}
 	defer func() { err = errors.Join(err, target.Close()) }()
 	for i, plan := range r.plans {
-		s, timed, err := plan.run(ctx, target, &r.done)
+		s, timed, err := plan.run(ctx, target, &r.done, nil)
 		if err != nil {
 			return err
 		}

@@ -43,11 +43,13 @@ type sample struct {
 	allocs    uint64 // objects
 	bytes     uint64 // allocated
 	heapBytes int64  // that the target held at the end
+	ops       int64  // that were done: all, unless the phase has a limit
 }
 
 // run does the operations on the clock, and returns the latencies as well. It
-// adds the number of operations to done on the way.
-func (p *plan) run(ctx context.Context, target Target, done *atomic.Int64) (sample, Histogram, error) {
+// adds the number of operations to done on the way, and tells steps, unless that
+// is nil, how it went on.
+func (p *plan) run(ctx context.Context, target Target, done *atomic.Int64, steps *steps) (sample, Histogram, error) {
 	var stop atomic.Bool
 	defer context.AfterFunc(ctx, func() { stop.Store(true) })()
 	loops := make([]*loop, p.goroutines)
@@ -60,6 +62,9 @@ func (p *plan) run(ctx context.Context, target Target, done *atomic.Int64) (samp
 			timed:  NewHistogram(),
 			done:   done,
 			stop:   &stop,
+		}
+		if steps != nil {
+			loops[i].steps = steps.of()
 		}
 	}
 
@@ -81,6 +86,9 @@ func (p *plan) run(ctx context.Context, target Target, done *atomic.Int64) (samp
 	}
 	ready.Wait()
 	runtime.ReadMemStats(&before)
+	if p.phase.Limit > 0 {
+		defer time.AfterFunc(p.phase.Limit, func() { stop.Store(true) }).Stop()
+	}
 	start = time.Now()
 	close(open)
 	finished.Wait()
@@ -93,8 +101,11 @@ func (p *plan) run(ctx context.Context, target Target, done *atomic.Int64) (samp
 		bytes:   after.TotalAlloc - before.TotalAlloc,
 	}
 	timed := loops[0].timed
-	for _, l := range loops[1:] {
-		timed.Add(l.timed)
+	for i, l := range loops {
+		s.ops += l.ops
+		if i > 0 {
+			timed.Add(l.timed)
+		}
 	}
 	return s, timed, p.verdict(ctx, loops)
 }
@@ -132,9 +143,14 @@ type loop struct {
 	next   int // the operation to do next
 	buf    []byte
 	timed  Histogram
+	ops    int64      // that are done
+	steps  *loopSteps // nil unless somebody asks
 
 	done *atomic.Int64 // of all loops of the Run
 	stop *atomic.Bool  // of all loops of the phase
+
+	value   []byte // what replace makes of any value
+	replace func(dst, old []byte, found bool) []byte
 
 	err   error            // what the target failed with
 	wrong *WrongReadsError // nil if no read was
@@ -153,12 +169,15 @@ func (l *loop) closed(start time.Time) {
 		if !l.do(i) {
 			return
 		}
-		l.timed.Record(time.Since(start) - began)
+		took := time.Since(start) - began
+		l.timed.Record(took)
+		l.steps.add(began, took, ops)
 		for i += step; i < end; i += step {
 			if !l.do(i) {
 				return
 			}
 		}
+		l.ops += ops
 		l.done.Add(ops)
 	}
 }
@@ -173,7 +192,10 @@ func (l *loop) open(start time.Time) {
 		if !l.await(start, intended) || !l.do(i) {
 			return
 		}
-		l.timed.Record(time.Since(start) - intended)
+		took := time.Since(start) - intended
+		l.timed.Record(took)
+		l.steps.add(intended, took, 1)
+		l.ops++
 		l.done.Add(1)
 	}
 }
@@ -210,8 +232,17 @@ func (l *loop) await(start time.Time, intended time.Duration) bool {
 func (l *loop) do(i int) bool {
 	p := l.plan
 	key := p.keys.at(i)
-	if p.phase.kind(i) == workload.Write {
-		if err := l.target.Set(key, p.values.at(i)); err != nil {
+	if kind := p.phase.kind(i); kind != workload.Read {
+		var err error
+		switch kind {
+		case workload.Write:
+			err = l.target.Set(key, p.values.at(i))
+		case workload.Modify:
+			err = l.modify(key, p.values.at(i))
+		case workload.Scan:
+			err = l.scan(i, key)
+		}
+		if err != nil {
 			return l.fail(i, err)
 		}
 		return true
@@ -249,14 +280,60 @@ func (l *loop) judge(i int, got []byte, err error) bool {
 	if right {
 		return true
 	}
+	description := "no value"
+	if found && l.wrong == nil {
+		description = fmt.Sprintf("%#x", got)
+	}
+	l.blame(i, description, want)
+	return true
+}
+
+// blame counts a wrong read.
+func (l *loop) blame(i int, got, want string) {
+	p := l.plan
 	if l.wrong == nil {
-		l.wrong = &WrongReadsError{Phase: p.phase.Name, Ops: int64(len(p.want)), Op: i, Key: p.key(i), Got: "no value", Want: want}
-		if found {
-			l.wrong.Got = fmt.Sprintf("%#x", got)
-		}
+		l.wrong = &WrongReadsError{Phase: p.phase.Name, Ops: int64(len(p.want)), Op: i, Key: p.key(i), Got: got, Want: want}
 	}
 	l.wrong.Wrong++
-	return true
+}
+
+// modify gives the key a value in the function that sees the old one.
+func (l *loop) modify(key, value []byte) error {
+	target, ok := l.target.(Updater)
+	if !ok {
+		return errors.New("the target cannot update")
+	}
+	if l.replace == nil {
+		l.replace = func(dst, _ []byte, _ bool) []byte { return append(dst, l.value...) }
+	}
+	l.value = value
+	return target.Update(key, l.replace)
+}
+
+// scan reads the records from the key on, which must ascend.
+func (l *loop) scan(i int, key []byte) error {
+	target, ok := l.target.(Scanner)
+	if !ok {
+		return errors.New("the target cannot scan")
+	}
+	left := l.plan.phase.Values[i]
+	if left == 0 {
+		return nil
+	}
+	last, first := append(l.buf[:0], key...), true
+	sorted := true
+	err := target.Scan(key, func(k, _ []byte) bool {
+		c := bytes.Compare(last, k)
+		sorted = sorted && (c < 0 || c == 0 && first)
+		last, first = append(last[:0], k...), false
+		left--
+		return left > 0
+	})
+	l.buf = last
+	if err == nil && !sorted {
+		l.blame(i, "records out of order", "records that ascend from the key on")
+	}
+	return err
 }
 
 // fail ends all loops of the phase because of an error of the target.

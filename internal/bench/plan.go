@@ -79,7 +79,7 @@ func newPlans(ctx context.Context, cfg Config) ([]*plan, error) {
 // up to date.
 func (p *plan) expectInOrder(ctx context.Context, state []uint32) error {
 	return p.each(ctx, func(i int, key uint32) {
-		if p.phase.kind(i) == workload.Write {
+		if p.phase.writes(i) {
 			state[key] = p.phase.Values[i]
 		}
 		p.expect(i, state[key])
@@ -91,7 +91,7 @@ func (p *plan) expectInOrder(ctx context.Context, state []uint32) error {
 func (p *plan) expectInAnyOrder(ctx context.Context, state []uint32) error {
 	written := make([]bool, len(state))
 	err := p.each(ctx, func(i int, key uint32) {
-		if p.phase.kind(i) == workload.Write {
+		if p.phase.writes(i) {
 			written[key] = true
 		}
 	})
@@ -100,7 +100,7 @@ func (p *plan) expectInAnyOrder(ctx context.Context, state []uint32) error {
 	}
 	err = p.each(ctx, func(i int, key uint32) {
 		switch {
-		case p.phase.kind(i) == workload.Write:
+		case p.phase.writes(i):
 			p.expect(i, p.phase.Values[i])
 		case !written[key]:
 			p.expect(i, state[key])

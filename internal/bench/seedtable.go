@@ -141,11 +141,7 @@ func (t SeedTable) Run(ctx context.Context) (SeedTableResult, error) {
 	total := perBlock * int64(len(t.Keys)*len(t.Distributions))
 	var before int64 // operations of the blocks that are done
 	for _, n := range t.Keys {
-		keys, err := workload.SeedKeys(ctx, t.rand(n, keyBytes), n)
-		if err != nil {
-			return result, err
-		}
-		values, err := workload.SeedValues(ctx, t.rand(n, valueBytes), n)
+		keys, values, err := t.tables(ctx, n)
 		if err != nil {
 			return result, err
 		}
@@ -177,6 +173,30 @@ func (t SeedTable) Run(ctx context.Context) (SeedTableResult, error) {
 		}
 	}
 	return result, nil
+}
+
+// Block returns the keys, values and phases of one number of keys and one
+// distribution, for a Script.
+func (t SeedTable) Block(ctx context.Context, keys int, distribution string) (Config, error) {
+	t, err := t.withDefaults()
+	if err != nil {
+		return Config{}, err
+	}
+	cfg := Config{NotFound: t.NotFound}
+	if cfg.Keys, cfg.Values, err = t.tables(ctx, keys); err != nil {
+		return Config{}, err
+	}
+	cfg.Phases, err = t.phases(ctx, keys, distribution)
+	return cfg, err
+}
+
+// tables draws n keys and as many values.
+func (t SeedTable) tables(ctx context.Context, n int) (keys, values workload.Table, err error) {
+	if keys, err = workload.SeedKeys(ctx, t.rand(n, keyBytes), n); err != nil {
+		return keys, values, err
+	}
+	values, err = workload.SeedValues(ctx, t.rand(n, valueBytes), n)
+	return keys, values, err
 }
 
 // What a table draws, each from numbers of its own, so that none depends on

@@ -40,6 +40,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -136,6 +137,7 @@ type Writer struct {
 	file       *os.File
 	experiment string
 	done       map[string]bool
+	found      []Environment // that were there when it was opened
 }
 
 // Open opens the file of an experiment in a directory, which is made if it is not
@@ -165,6 +167,7 @@ func (w *Writer) resume() error {
 	if err != nil {
 		return err
 	}
+	w.found = found.Environments
 	for _, m := range found.Measurements {
 		w.done[doneKey(m)] = true
 	}
@@ -182,6 +185,9 @@ func doneKey(m Measurement) string {
 // Has reports whether a measurement of that contender, point, phase and
 // repetition is there.
 func (w *Writer) Has(m Measurement) bool { return w.done[doneKey(m)] }
+
+// Environments returns those that the file had when it was opened.
+func (w *Writer) Environments() []Environment { return w.found }
 
 // Environment writes what the lines that follow depend on.
 func (w *Writer) Environment(e Environment) error {
@@ -225,17 +231,16 @@ type Results struct {
 
 // Load reads all files of results in a directory, in the order of their names.
 func Load(dir string) (Results, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*"+Suffix))
-	if err != nil {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Results{}, err
 	}
 	var all Results
-	for _, name := range files {
-		content, err := os.ReadFile(name)
-		if err != nil {
-			return Results{}, err
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), Suffix) {
+			continue
 		}
-		r, err := decode(name, content[:bytes.LastIndexByte(content, '\n')+1])
+		r, err := LoadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			return Results{}, err
 		}
@@ -247,6 +252,15 @@ func Load(dir string) (Results, error) {
 		return all, fmt.Errorf("there are no results in %s; kvstore bench --out writes some", dir)
 	}
 	return all, nil
+}
+
+// LoadFile reads one file of results, which may have none.
+func LoadFile(name string) (Results, error) {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return Results{}, err
+	}
+	return decode(name, content[:bytes.LastIndexByte(content, '\n')+1])
 }
 
 func decode(name string, content []byte) (r Results, err error) {
@@ -283,15 +297,20 @@ func add[T any](list []T, line []byte) ([]T, error) {
 
 // Group is the repetitions of one contender in one phase at one point.
 type Group struct {
-	Experiment, Contender, Settings, Phase string
-	At                                     At
-	Values                                 map[string]Spread
+	Experiment string            `json:"experiment"`
+	Contender  string            `json:"contender"`
+	Settings   string            `json:"settings,omitempty"`
+	Phase      string            `json:"phase,omitempty"`
+	At         At                `json:"at,omitempty"`
+	Values     map[string]Spread `json:"values"`
 }
 
 // Spread sums up the repetitions of a value.
 type Spread struct {
-	Median, Min, Max float64
-	Reps             int
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+	Reps   int     `json:"reps"`
 }
 
 // Groups sums up repetitions, in the order in which groups first appear.

@@ -12,12 +12,19 @@ type Op uint8
 const (
 	Read Op = iota
 	Write
+	Modify // read the old value and write a new one, in one step
+	Scan   // read some records in key order
 )
 
-// String returns "read" or "write".
+// String returns "read", "write", "modify" or "scan".
 func (o Op) String() string {
-	if o == Write {
+	switch o {
+	case Write:
 		return "write"
+	case Modify:
+		return "modify"
+	case Scan:
+		return "scan"
 	}
 	return "read"
 }
