@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -66,9 +67,14 @@ func printError(err error) {
 	fmt.Fprintf(os.Stderr, "kvstore: %s\n", message(err))
 }
 
-// message returns what err says on one line; joined errors come on several.
+// credentials are what stands before the @ of a URL. A URL has no place for them
+// here, and somebody may give one where none is expected.
+var credentials = regexp.MustCompile(`(:/+)[^/\s"]*@`)
+
+// message returns what err says on one line, without secrets; joined errors come
+// on several.
 func message(err error) string {
-	return strings.ReplaceAll(err.Error(), "\n", "; ")
+	return credentials.ReplaceAllString(strings.ReplaceAll(err.Error(), "\n", "; "), "$1…@")
 }
 
 // alsoFailed adds what went wrong while cleaning up to the result of a
@@ -140,6 +146,8 @@ programs.`,
 		newExportCommand(),
 		newImportCommand(),
 		newBenchCommand(),
+		newReportCommand(),
+		newAdviseCommand(),
 		newVersionCommand(),
 	)
 	return root
