@@ -59,7 +59,7 @@ func TestChildFails(t *testing.T) {
 		spec childSpec
 		says string
 	}{
-		"unknown store": {childSpec{Task: taskMixed, Store: "rocksdb"}, `unknown store "rocksdb": choose from map`},
+		"unknown store": {childSpec{Task: taskMixed, Store: "redis"}, `unknown store "redis": choose from map`},
 		"unknown task":  {childSpec{Task: "sleep", Store: "map"}, `unknown task "sleep"`},
 		"no directory":  {childSpec{Task: taskLoad, Store: "bbolt", Dir: missing}, "no such file or directory"},
 	}
@@ -172,21 +172,22 @@ func TestRunnerInterleaves(t *testing.T) {
 	wantEmpty(t, dir)
 }
 
-// A runner that fails keeps what it has.
+// A store that fails does not keep the others from running.
 func TestRunnerFails(t *testing.T) {
 	dir := t.TempDir()
 	broken := mapKind
 	broken.name = "broken"
+	tried := 0
 	r := runner{
-		kinds: []kind{mapKind, broken}, tasks: []task{taskMixed}, params: smallParams(), reps: 2, dir: dir,
-		progress: func(int, int, string) {},
+		kinds: []kind{broken, mapKind}, tasks: []task{taskMixed}, params: smallParams(), reps: 2, dir: dir,
+		progress: func(int, int, string) { tried++ },
 	}
 	runs, err := r.runAll(t.Context())
 	if err == nil || !strings.HasPrefix(err.Error(), `broken: unknown store "broken"`) {
 		t.Errorf("error %v", err)
 	}
-	if len(runs[0]) != 1 || len(runs[1]) != 0 {
-		t.Errorf("runs %+v", runs)
+	if len(runs[0]) != 0 || len(runs[1]) != 2 || tried != 3 {
+		t.Errorf("%d tried, runs %+v", tried, runs)
 	}
 	wantEmpty(t, dir)
 }

@@ -9,7 +9,6 @@ import (
 	"math"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -99,7 +98,8 @@ type request struct {
 	rounds     counts
 	crash      bool
 	reps, seed counts
-	dir        string
+	dir, out   string
+	all, quick bool
 	list, json bool
 }
 
@@ -108,8 +108,9 @@ type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
-func newCommand() *cobra.Command {
-	o := request{
+// newRequest returns what no flags say.
+func newRequest() *request {
+	return &request{
 		keySize:    counts{min: minKeySize, max: maxKeySize, list: []int{16}},
 		valueSize:  counts{min: minValueSize, max: maxValueSize},
 		keys:       counts{min: 1, max: maxKeys, many: true},
@@ -122,6 +123,10 @@ func newCommand() *cobra.Command {
 		reps:       counts{min: 1, max: maxReps, list: []int{3}},
 		seed:       counts{min: 1, max: math.MaxInt32, list: []int{1}},
 	}
+}
+
+func newCommand() *cobra.Command {
+	o := newRequest()
 	cmd := &cobra.Command{
 		Use:   "peers [flags]",
 		Short: "Compare the engines with other stores",
@@ -129,8 +134,14 @@ func newCommand() *cobra.Command {
 Go programs, and prints them side by side, as ratios. The first store that is
 named is the one that the others are compared with.
 
+With --out every repetition is also added to files in a directory as soon as it
+is measured, from which kvstore report makes a page. What is there already is not
+measured again, so the same call goes on with a run that was interrupted.
+
 Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
-		Example: `  peers --work mixed --keys 5e6 --memory 128MiB --goroutines 2 --stores pebble,pogreb
+		Example: `  peers --all --quick
+  peers --all --out results
+  peers --work mixed --keys 5e6 --memory 128MiB --goroutines 2 --stores pebble,pogreb
   peers --work mixed --batch 32 --key-size 8 --value-size 8 --stores map,hybridlog,pebble
   peers --work seed-table --keys 10000 --dist zipfian
   peers --work latency --stores appendlog,pebble --keys 1e6 --seconds 30
@@ -151,22 +162,31 @@ Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
 			if o.list {
 				return o.writeList(cmd.OutOrStdout())
 			}
+			if o.all {
+				return o.runAll(cmd)
+			}
 			c, err := o.comparison(cmd.Flags().Changed)
 			if err != nil {
 				return &usageError{err}
 			}
-			progress, clear := showProgress(cmd.ErrOrStderr())
-			out, err := c.run(cmd.Context(), progress)
-			clear()
-			if o.json {
-				return errors.Join(err, writeJSON(cmd.OutOrStdout(), out))
+			out, err := c.show(cmd, "")
+			if o.json && out != nil {
+				err = errors.Join(err, writeJSON(cmd.OutOrStdout(), out))
+			} else if out != nil {
+				err = errors.Join(err, out.writeText(cmd.OutOrStdout()))
 			}
-			return errors.Join(err, out.writeText(cmd.OutOrStdout()))
+			return err
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w (see --help)", err)}
 	})
+	o.addFlags(cmd)
+	return cmd
+}
+
+// addFlags adds the flags that fill the request.
+func (o *request) addFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&o.work, "work", workMixed, "`WORK` to run: "+strings.Join(workNames(), ", "))
@@ -189,10 +209,12 @@ Counts may be given like 1000000, 1_000_000 or 1e6, memory like 128MiB.`,
 	flags.BoolVar(&o.crash, "crash", false, "kill -9 instead of closing")
 	flags.Var(&o.reps, "reps", "`NUMBER` of repetitions")
 	flags.Var(&o.seed, "seed", "`NUMBER` that all random choices follow from")
+	flags.BoolVar(&o.all, "all", false, "run all works one after the other, as --list shows them, with --stores if it is given")
+	flags.BoolVar(&o.quick, "quick", false, "all: with sizes that take about two minutes together")
+	flags.StringVar(&o.out, "out", "", "add the results to files in this `DIRECTORY`, and do not measure again what is there")
 	flags.StringVar(&o.dir, "dir", "", "`DIRECTORY` for temporary files (default the system's)")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
 	flags.BoolVar(&o.list, "list", false, "list the works and the stores with their settings, and do nothing else")
-	return cmd
 }
 
 func workNames() []string {
@@ -224,21 +246,25 @@ func (o request) writeList(w io.Writer) error {
 		infos = append(infos, infoOf(k, s))
 	}
 	writeInfos(&out, infos)
+	if rocksdbHow != "" {
+		fmt.Fprintf(&out, "%s\n\n", rocksdbHow)
+	}
 	writeSnapshots(&out, infos)
 	writeUploads(&out, infos)
 	writeScans(&out, infos)
 	writeBatches(&out, infos)
+	writePlans(&out)
 	_, err := io.WriteString(w, strings.TrimSuffix(out.String(), "\n"))
 	return err
 }
 
 // A comparison is what the flags ask for.
 type comparison struct {
-	work  string
-	kinds []kind
-	crash bool
 	runner
 	table bench.SeedTable
+	call  string   // the flags, if it is one of --all
+	out   string   // the directory for results, if any
+	notes []string // about stores that the work is not for
 }
 
 // comparison returns what the flags ask for, or what is wrong with them.
@@ -246,41 +272,63 @@ func (o request) comparison(changed func(flag string) bool) (comparison, error) 
 	if !slices.Contains(workNames(), o.work) {
 		return comparison{}, fmt.Errorf("unknown work %q: choose from %s", o.work, strings.Join(workNames(), ", "))
 	}
+	if o.quick && !o.all {
+		return comparison{}, errors.New("--quick is for --all: give the sizes of a single work")
+	}
 	for flag, fits := range flagWorks {
 		if changed(flag) && !slices.Contains(fits, o.work) {
 			return comparison{}, fmt.Errorf("--%s is not for %s but for %s", flag, o.work, strings.Join(fits, ", "))
 		}
 	}
-	kinds, err := o.kinds()
+	kinds, notes, err := o.kinds()
 	if err != nil {
 		return comparison{}, err
 	}
-	c := comparison{work: o.work, kinds: kinds, crash: o.crash}
+	c := comparison{out: o.out, notes: notes}
 	if o.work == workSeedTable {
-		c.params = parameters{settings: settings{Memory: int64(o.memory)}}
+		c.runner.params = parameters{settings: settings{Memory: int64(o.memory)}}
 		c.table, err = o.seedTable()
-		return c, err
+	} else {
+		c.runner, err = o.runner()
 	}
-	c.runner, err = o.runner(kinds)
+	c.runner.work, c.runner.crash, c.runner.kinds = o.work, o.crash, kinds
 	return c, err
 }
 
-// kinds returns the stores to run.
-func (o request) kinds() ([]kind, error) {
-	if len(o.stores) == 0 {
-		return slices.DeleteFunc(defaultKinds(), func(k kind) bool { return o.unfit(k) != "" }), nil
+// kinds returns the stores to run, and says why others do not. One that is named
+// and cannot run is a mistake, unless all works are to run.
+func (o request) kinds() (kinds []kind, notes []string, err error) {
+	wanted := defaultKinds()
+	if len(o.stores) > 0 {
+		if wanted, err = kindsByName(o.stores); err != nil {
+			return nil, nil, err
+		}
 	}
+	for _, k := range wanted {
+		why := o.unfit(k)
+		if why == "" {
+			kinds = append(kinds, k)
+			continue
+		}
+		note := fmt.Sprintf("%s is not for %s: %s", o.work, k.name, why)
+		if len(o.stores) > 0 && !o.all {
+			return nil, nil, errors.New(note)
+		}
+		notes = append(notes, note)
+	}
+	return kinds, notes, nil
+}
+
+// kindsByName finds stores, each of which may be named once.
+func kindsByName(names []string) ([]kind, error) {
 	var kinds []kind
-	for _, name := range o.stores {
+	for _, name := range names {
 		k, err := kindByName(strings.TrimSpace(name))
 		if err != nil {
 			return nil, err
 		}
 		if slices.ContainsFunc(kinds, func(other kind) bool { return other.name == k.name }) {
 			return nil, fmt.Errorf("--stores names %s twice", k.name)
-		}
-		if why := o.unfit(k); why != "" {
-			return nil, fmt.Errorf("%s is not for %s: %s", o.work, k.name, why)
 		}
 		kinds = append(kinds, k)
 	}
@@ -311,17 +359,25 @@ func (o request) seedTable() (bench.SeedTable, error) {
 			return bench.SeedTable{}, fmt.Errorf("--dist: %w", err)
 		}
 	}
-	return bench.SeedTable{
-		Keys:          o.keys.list,
-		Distributions: o.dists,
-		Ops:           o.ops.list[0],
-		Reps:          o.reps.list[0],
-		Seed:          uint64(o.seed.list[0]),
-		Dir:           o.dir,
-	}, nil
+	table := bench.SeedTable{
+		Keys: []int{100, 10_000, 1_000_000},
+		Ops:  o.ops.list[0],
+		Reps: o.reps.list[0],
+		Seed: uint64(o.seed.list[0]),
+		Dir:  o.dir,
+	}
+	if len(o.keys.list) > 0 {
+		table.Keys = o.keys.list
+	}
+	for _, d := range workload.Distributions() {
+		if len(o.dists) == 0 || slices.ContainsFunc(o.dists, func(name string) bool { return strings.EqualFold(name, d.Name) }) {
+			table.Distributions = append(table.Distributions, d.Name)
+		}
+	}
+	return table, nil
 }
 
-func (o request) runner(kinds []kind) (runner, error) {
+func (o request) runner() (runner, error) {
 	p := parameters{
 		Keys:       1_000_000,
 		KeySize:    o.keySize.list[0],
@@ -411,28 +467,46 @@ func (o request) runner(kinds []kind) (runner, error) {
 	case o.work == workRecovery:
 		tasks = []task{taskLoad, taskOpen}
 	}
-	return runner{kinds: kinds, tasks: tasks, params: p, reps: o.reps.list[0], dir: o.dir}, nil
+	return runner{tasks: tasks, params: p, reps: o.reps.list[0], dir: o.dir}, nil
 }
 
 // A printable is a result that can be printed.
 type printable interface{ writeText(io.Writer) error }
 
+// show runs the comparison, and tells on the standard error how it goes. What was
+// finished is returned with any error; it is nil if that is nothing.
+func (c comparison) show(cmd *cobra.Command, before string) (printable, error) {
+	archive, err := openArchive(c.out, c.work)
+	if err != nil {
+		return nil, err
+	}
+	c.runner.archive = archive
+	progress, clear := showProgress(cmd.ErrOrStderr())
+	out, err := c.run(cmd.Context(), func(line string) { progress(before + line) })
+	clear()
+	if archive.skipped() > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "peers: %s: not measured again: %s in %s\n", c.work, counted(archive.skipped(), "repetition"), archive.path)
+	}
+	return out, errors.Join(err, archive.close())
+}
+
 // run runs the comparison. What was finished is returned with any error.
 func (c comparison) run(ctx context.Context, progress func(string)) (out printable, err error) {
-	defer func() {
-		if errors.Is(err, context.Canceled) {
-			err = errors.New("interrupted: the results are not complete")
-		}
-	}()
-	if c.work == workSeedTable {
-		c.table.Progress = func(done, total int64) {
-			progress(fmt.Sprintf("%d%% of %s operations", 100*done/total, humanize.Comma(total)))
-		}
-		return seedTable(ctx, c.kinds, c.table, c.params.settings)
-	}
 	c.runner.progress = func(done, total int, what string) {
-		progress(fmt.Sprintf("%d of %d: %s", done+1, total, what))
+		progress(fmt.Sprintf("%s, %d of %d: %s", c.work, done+1, total, what))
 	}
+	if c.work == workSeedTable {
+		out, err = c.runTable(ctx)
+	} else {
+		out, err = c.runChildren(ctx)
+	}
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted: the results are not complete")
+	}
+	return out, err
+}
+
+func (c comparison) runChildren(ctx context.Context) (printable, error) {
 	r := result{
 		Work:        c.work,
 		Environment: bench.ReadEnvironment(),
@@ -443,6 +517,9 @@ func (c comparison) run(ctx context.Context, progress func(string)) (out printab
 	}
 	runs, err := c.runAll(ctx)
 	r.Rows = summarise(c.work, c.kinds, c.params, r.Reference, runs)
+	if len(r.Rows) == 0 {
+		return nil, err
+	}
 	return r, err
 }
 
@@ -456,70 +533,3 @@ func showProgress(w io.Writer) (show func(string), clear func()) {
 	const clearLine = "\r\x1b[K"
 	return func(line string) { fmt.Fprint(file, clearLine, line) }, func() { fmt.Fprint(file, clearLine) }
 }
-
-// counts is a flag of a number, or of some if there may be many; empty until it
-// is set, if it has no default.
-type counts struct {
-	min, max int
-	many     bool
-	list     []int
-}
-
-func (c *counts) Set(list string) error {
-	fields := strings.Split(list, ",")
-	if !c.many && len(fields) > 1 {
-		return errors.New("must be a single number")
-	}
-	var numbers []int
-	for _, field := range fields {
-		n, err := parseCount(strings.TrimSpace(field))
-		if err != nil || n < c.min || n > c.max {
-			return fmt.Errorf("%q must be a whole number from %d to %d", field, c.min, c.max)
-		}
-		numbers = append(numbers, n)
-	}
-	c.list = numbers
-	return nil
-}
-
-func (c *counts) String() string {
-	var fields []string
-	for _, n := range c.list {
-		fields = append(fields, strconv.Itoa(n))
-	}
-	return strings.Join(fields, ",")
-}
-
-func (*counts) Type() string { return "count" }
-
-// parseCount reads a whole number: 1000000, 1_000_000 or 1e6.
-func parseCount(s string) (int, error) {
-	s = strings.ReplaceAll(s, "_", "")
-	if n, err := strconv.Atoi(s); err == nil {
-		return n, nil
-	}
-	x, err := strconv.ParseFloat(s, 64)
-	// From 2^53 on not every whole number is a float64.
-	if err != nil || x != math.Trunc(x) || math.Abs(x) >= 1<<53 {
-		return 0, fmt.Errorf("%q is not a whole number", s)
-	}
-	return int(x), nil
-}
-
-// size is a flag of a number of bytes.
-type size int64
-
-func (s *size) Set(text string) error {
-	n, err := humanize.ParseBytes(text)
-	if err != nil || n < minMemory || n > maxMemory {
-		return fmt.Errorf("%q must be a size from %s to %s", text, bytesText(minMemory), bytesText(maxMemory))
-	}
-	*s = size(n)
-	return nil
-}
-
-func (s *size) String() string {
-	return strings.ReplaceAll(bytesText(int64(*s)), " ", "")
-}
-
-func (*size) Type() string { return "size" }

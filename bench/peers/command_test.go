@@ -112,7 +112,7 @@ func TestRefuses(t *testing.T) {
 	tests := []struct{ args, says string }{
 		{"--work ycsb", `unknown work "ycsb": choose from seed-table, mixed, rmw, latency, scan, snapshot, recovery`},
 		{"mixed", `unexpected argument "mixed"`},
-		{"--stores map,rocksdb", `unknown store "rocksdb": choose from map, lsmtree, hybridlog, appendlog, memonly`},
+		{"--stores map,redis", `unknown store "redis": choose from map, lsmtree, hybridlog, appendlog, memonly`},
 		{"--stores map,MAP", "names map twice"},
 		{"--work recovery --stores map", "recovery is not for map: nothing survives"},
 		{"--work scan --stores pebble,map", "scan is not for map: it has no order"},
@@ -168,6 +168,14 @@ func TestRefuses(t *testing.T) {
 		{"--work recovery --ops 5", "--ops is not for recovery but for seed-table, mixed, rmw, scan"},
 		{"--work seed-table --goroutines 2", "--goroutines is not for seed-table"},
 		{"--fast", "unknown flag: --fast"},
+		{"--quick", "--quick is for --all: give the sizes of a single work"},
+		{"--all --keys 5", "--all has a --keys for each work: leave out one of them"},
+		{"--all --work rmw", "--all has a --work for each work"},
+		{"--all --seconds 5", "--all has a --seconds"},
+		{"--all --stores map,MAP", "names map twice"},
+	}
+	if rocksdbHow != "" {
+		tests = append(tests, struct{ args, says string }{"--stores map,RocksDB", "build with cgo and -tags rocksdb"})
 	}
 	for _, test := range tests {
 		out, _, err := runPeers(t.Context(), test.args)
@@ -185,8 +193,8 @@ func TestRefuses(t *testing.T) {
 
 func TestListAndHelp(t *testing.T) {
 	for args, parts := range map[string][]string{
-		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every", "\nlatency     load", ": Snapshot and Wait", "  map, badger, bbolt, goleveldb, pogreb, bitcask, map-batch: none", "\nsnapshot    load", "\nhow snapshots are uploaded:\n  map, bbolt, goleveldb, pogreb, bitcask, map-batch: none\n", ": Options.Remote; Snapshot and Wait\n", "\nscan        load", "\nhow scan goes through the keys:\n  map, pogreb, bitcask, map-batch: none\n  lsmtree,", ": NewIter, SeekGE\n", "\nhow a batch is done:\n  map, pogreb, bitcask: one by one\n  lsmtree, hybridlog,", ": MultiGet; a Batch and Apply\n", "  map-batch: the lock is taken once for each"},
-		"--help":                {"--work WORK", `(default "mixed")`, "--stores STORES", "memonly", "--memory BYTES", "(default 128MiB)", "--crash", "--goroutines", "--seconds SECONDS", "--batch NUMBER", "--snapshot-every PAUSE", "--remote REMOTE", "--updates NUMBERS", "--rounds NUMBER"},
+		"--list --memory 64MiB": {"seed-table  writes", "\nmap ", "block cache 64 MiB", "\nbitcask ", "\nacked: every", "\nlatency     load", ": Snapshot and Wait", "  map, badger, bbolt, goleveldb, pogreb, bitcask, map-batch: none", "\nsnapshot    load", "\nhow snapshots are uploaded:\n  map, bbolt, goleveldb, pogreb, bitcask, map-batch: none\n", ": Options.Remote; Snapshot and Wait\n", "\nscan        load", "\nhow scan goes through the keys:\n  map, pogreb, bitcask, map-batch: none\n  lsmtree,", ": NewIter, SeekGE\n", "\nhow a batch is done:\n  map, pogreb, bitcask: one by one\n  lsmtree, hybridlog,", ": MultiGet; a Batch and Apply\n", "  map-batch: the lock is taken once for each", rocksdbHow, "\n--all:\n  peers --work seed-table\n", "\n--all --quick:\n"},
+		"--help":                {"--work WORK", `(default "mixed")`, "--stores STORES", "memonly", "--memory BYTES", "(default 128MiB)", "--crash", "--goroutines", "--seconds SECONDS", "--batch NUMBER", "--snapshot-every PAUSE", "--remote REMOTE", "--updates NUMBERS", "--rounds NUMBER", "--all", "--quick", "--out DIRECTORY"},
 	} {
 		out, _, err := runPeers(t.Context(), args)
 		if err != nil {
@@ -208,9 +216,8 @@ func TestInterrupted(t *testing.T) {
 		ctx, interrupt := context.WithCancel(t.Context())
 		defer interrupt()
 		c := comparison{
-			work: work, kinds: kinds,
-			runner: runner{kinds: kinds, tasks: []task{taskMixed}, params: smallParams(), reps: 1000, dir: dir},
-			table:  bench.SeedTable{Keys: []int{500}, Ops: 1000, Reps: 1000, Dir: dir},
+			runner: runner{work: work, kinds: kinds, tasks: []task{taskMixed}, params: smallParams(), reps: 1000, dir: dir},
+			table:  bench.SeedTable{Keys: []int{500}, Distributions: []string{"Zipfian"}, Ops: 1000, Reps: 1000, Dir: dir},
 		}
 		var calls atomic.Int64
 		var stopped time.Time

@@ -5,8 +5,8 @@
 //	go run . --list
 //
 // The stores, in files store_*.go, are a map under a mutex, every engine of
-// package kvstore, Pebble, Badger, bbolt, goleveldb, pogreb and bitcask. The
-// works are
+// package kvstore, Pebble, Badger, bbolt, goleveldb, pogreb, bitcask, and, with
+// the build tag rocksdb, RocksDB. The works are
 //
 //	seed-table  the table of internal/bench, in this process
 //	mixed       loads a store, then reads and writes, also in batches
@@ -15,6 +15,11 @@
 //	scan        loads a store, then goes through its keys in order
 //	snapshot    loads a store, then uploads snapshots after updates
 //	recovery    loads a store, closes or kills it, and opens it again
+//
+// With --all they run one after the other, as plans in all.go have it. With --out
+// every repetition is added to a file of results (package results) as soon as it
+// is measured, and what such a file has is not measured again. Its last line is
+// that of the phase "state": by that a repetition is known to be there.
 //
 // # What makes them comparable
 //
@@ -86,9 +91,9 @@
 //
 // # What was left out
 //
-// RocksDB, which needs cgo and its library. Bitcask version 2: it opens a
-// transaction for each call, which makes it several times slower than version
-// 1. A bound on the page cache: stores that leave caching to the system have
+// RocksDB from programs that are built without its tag: it needs cgo and its
+// library. Bitcask version 2: it opens a transaction for each call, which makes it
+// several times slower than version 1. A bound on the page cache: stores that leave caching to the system have
 // as much as the machine has. Scans of the map, pogreb and bitcask, whose keys
 // have no order: a sorted copy of them would be measured, not the store.
 package main

@@ -228,7 +228,7 @@ func testRestore(t *testing.T, k kind, dir string) store {
 	t.Helper()
 	from, to := dir+bucketSuffix, filepath.Join(t.TempDir(), "restored")
 	switch {
-	case strings.HasPrefix(k.name, "pebble"):
+	case strings.HasPrefix(k.name, "pebble"), strings.HasPrefix(k.name, "rocksdb"):
 		if err := errors.Join(os.CopyFS(to, os.DirFS(filepath.Join(from, "checkpoint-4"))), os.Remove(filepath.Join(to, "tables"))); err != nil {
 			t.Fatal(err)
 		}

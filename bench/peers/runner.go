@@ -14,20 +14,26 @@ import (
 
 // A runner runs one work on some stores, each in child processes.
 type runner struct {
+	work   string
+	crash  bool // the work is recovery, and the stores are killed
 	kinds  []kind
 	tasks  []task // of one repetition, one after the other in one directory
 	params parameters
 	reps   int
 	dir    string // for what is temporary; "" is the system's
+	// archive keeps what is measured, and what it has is not measured again.
+	archive *archive
 	// progress is told what is being done.
 	progress func(done, total int, what string)
 }
 
 // runAll runs all repetitions. They are interleaved, because the speed of a
 // machine drifts, and another store goes first in each. It returns, for each
-// store, what was finished, also if something failed.
+// store, what was finished, also if something failed. A store that fails has no
+// other repetitions, and the rest goes on.
 func (r runner) runAll(ctx context.Context) (runs [][]measurement, err error) {
 	runs = make([][]measurement, len(r.kinds))
+	failures := make([]error, len(r.kinds))
 	base, err := os.MkdirTemp(r.dir, "kvstore-peers-")
 	if err != nil {
 		return runs, err
@@ -38,18 +44,25 @@ func (r runner) runAll(ctx context.Context) (runs [][]measurement, err error) {
 		for turn := range r.kinds {
 			i := (rep + turn) % len(r.kinds)
 			k := r.kinds[i]
+			if failures[i] != nil || r.archive.has(r.lastLine(k, rep)) {
+				continue
+			}
 			r.progress(rep*len(r.kinds)+turn, total, fmt.Sprintf("%s, repetition %d of %d", k.name, rep+1, r.reps))
 			m, err := r.runOne(ctx, k, filepath.Join(base, fmt.Sprintf("%s-%d", k.name, rep+1)))
 			if ctx.Err() != nil {
 				return runs, ctx.Err()
 			}
 			if err != nil {
-				return runs, fmt.Errorf("%s: %w", k.name, err)
+				failures[i] = fmt.Errorf("%s: %w", k.name, err)
+				continue
 			}
 			runs[i] = append(runs[i], m)
+			if err := r.archive.add(r.lines(k, rep, m)...); err != nil {
+				return runs, err
+			}
 		}
 	}
-	return runs, nil
+	return runs, errors.Join(failures...)
 }
 
 // runOne runs one repetition of one store in a new directory.

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -68,7 +65,7 @@ var pebbleSyncKind = kind{
 
 const pebbleSnapshots = "Checkpoint with a flushed log, into a directory that is removed again; the cut is all of the call of Checkpoint"
 
-const pebbleUploads = "Flush, and Checkpoint into a directory that is removed again: the cut is both; its tables are put once, manifest and options each time, logs never, as the Flush leaves nothing in them; up to 4 requests at a time"
+const pebbleUploads = "Flush, and Checkpoint into a directory that is removed again: the cut is both; " + tableUploads
 
 const pebbleScans = "NewIter, SeekGE"
 
@@ -113,7 +110,7 @@ func openPebble(dir string, s settings, write *pebble.WriteOptions, fs vfs.FS) (
 	if remote == nil {
 		return p, nil
 	}
-	return &uploadingPebble{pebbleStore: p, remote: remote, put: make(map[string]bool)}, nil
+	return &uploadingPebble{pebbleStore: p, checkpoints: newCheckpoints(remote)}, nil
 }
 
 type pebbleStore struct {
@@ -155,11 +152,8 @@ func (p *pebbleStore) snapshot(id uint64) (done func() error, err error) {
 // uploadingPebble is Pebble whose checkpoints are uploaded.
 type uploadingPebble struct {
 	*pebbleStore
-	remote *meter
-	put    map[string]bool // the tables that are there
+	*checkpoints
 }
-
-func (p *uploadingPebble) uploads() (bytes, requests int64) { return p.remote.uploads() }
 
 func (p *uploadingPebble) snapshot(id uint64) (done func() error, err error) {
 	if err := p.Flush(); err != nil {
@@ -170,43 +164,6 @@ func (p *uploadingPebble) snapshot(id uint64) (done func() error, err error) {
 		return nil, err
 	}
 	return func() error { return errors.Join(p.upload(id, dir), os.RemoveAll(dir)) }, nil
-}
-
-// upload puts the files of a checkpoint: tables under their names, which are
-// never used again, and others in a folder of its own, where the object "tables"
-// lists what else it needs.
-func (p *uploadingPebble) upload(id uint64, dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	folder := fmt.Sprintf("checkpoint-%d/", id)
-	files := make(map[string]string) // by the names of objects
-	var tables []string
-	for _, e := range entries {
-		name := e.Name()
-		switch filepath.Ext(name) {
-		case ".log":
-		case ".sst", ".blob":
-			tables = append(tables, name)
-			if !p.put[name] {
-				files["table/"+name] = name
-			}
-		default:
-			files[folder+name] = name
-		}
-	}
-	err = putAll(slices.Sorted(maps.Keys(files)), func(object string) error {
-		return putFile(p.remote, object, filepath.Join(dir, files[object]))
-	})
-	if err != nil {
-		return err
-	}
-	for _, name := range tables {
-		p.put[name] = true
-	}
-	list := strings.NewReader(strings.Join(tables, "\n"))
-	return p.remote.Put(context.Background(), folder+"tables", list, list.Size())
 }
 
 func (p *pebbleStore) scan(start []byte, fn func(key, value []byte) bool) (err error) {

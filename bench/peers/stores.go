@@ -104,6 +104,7 @@ func allKinds() []kind {
 		kinds = append(kinds, ourKind(e))
 	}
 	kinds = append(kinds, pebbleKind, pebbleAckedKind, badgerKind, bboltKind, goleveldbKind, pogrebKind, bitcaskKind)
+	kinds = append(kinds, rocksdbKinds...)
 	return append(kinds, lsmTreeSyncKind, appendLogSyncKind, pebbleSyncKind, mapBatchKind)
 }
 
@@ -127,6 +128,9 @@ func kindNames(kinds []kind) []string {
 func kindByName(name string) (kind, error) {
 	kinds := allKinds()
 	i := slices.IndexFunc(kinds, func(k kind) bool { return strings.EqualFold(k.name, name) })
+	if i < 0 && rocksdbHow != "" && strings.HasPrefix(strings.ToLower(name), "rocksdb") {
+		return kind{}, errors.New(rocksdbHow)
+	}
 	if i < 0 {
 		return kind{}, fmt.Errorf("unknown store %q: choose from %s", name, strings.Join(kindNames(kinds), ", "))
 	}

@@ -341,7 +341,7 @@ func TestKept(t *testing.T) {
 
 func TestKinds(t *testing.T) {
 	kinds := allKinds()
-	if kinds[0].name != "map" || len(kinds) != 12+len(kvstore.Engines()) {
+	if kinds[0].name != "map" || len(kinds) != 12+len(rocksdbKinds)+len(kvstore.Engines()) {
 		t.Errorf("the stores are %v", kindNames(kinds))
 	}
 	for _, e := range kvstore.Engines() {
