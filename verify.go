@@ -68,8 +68,8 @@ func Verify(ctx context.Context, dir string, progress func(Progress)) (VerifyRep
 }
 
 // VerifyRemote reads all that stores have put into a bucket and compares it with
-// its checksums. It changes nothing; a store may write to it meanwhile. The
-// error says why it could not be done, not what is damaged; it is ErrNoSnapshot
+// its checksums. It changes nothing; a store may write to it meanwhile. That the
+// newest snapshot was taken away altogether cannot be seen. The error says why it could not be done, not what is damaged; it is ErrNoSnapshot
 // if there is nothing. progress may be nil.
 func VerifyRemote(ctx context.Context, b bucket.Bucket, progress func(Progress)) (VerifyReport, error) {
 	found, err := checkpoint.New(b, checkpoint.Options{Progress: told(progress)}).Verify(ctx)
@@ -274,6 +274,7 @@ func (v *verification) locate(ctx context.Context, p part, good int64) *CorruptE
 
 // log reads the log of the newest state that is still growing, as recovery does.
 func (v *verification) log(ctx context.Context, m *manifest.Manifest) error {
+	var last Dropped
 	for {
 		var growing []manifest.File
 		for _, f := range m.State.Files {
@@ -288,16 +289,22 @@ func (v *verification) log(ctx context.Context, m *manifest.Manifest) error {
 		r, err := logfile.Recover(v.folder, growing, m.State.Seq, max(m.State.Seq, m.BaseSeq), true, slog.New(slog.DiscardHandler))
 		if err == nil {
 			end := Dropped{File: growing[0].Name(), Bytes: r.Bytes}
+			var read int64
 			for _, s := range r.Spans {
-				v.report.Files++
-				v.report.Bytes += s.End
+				read += s.End
 				end.File, end.Offset = s.File.Name(), s.End
 				err = errors.Join(err, s.File.Close())
+			}
+			if r.Bytes > 0 && end != last && err == nil && ctx.Err() == nil {
+				last = end
+				continue // somebody may be appending
 			}
 			if r.Bytes > 0 {
 				v.report.Dropped = end
 			}
-			return err
+			v.report.Files += len(r.Spans)
+			v.report.Bytes += read
+			return errors.Join(err, ctx.Err())
 		}
 		// A store that is open may have let go of the files meanwhile.
 		now, loadErr := loadLive(ctx, v.folder)

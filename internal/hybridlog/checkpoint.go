@@ -213,9 +213,6 @@ func (e *hybridLog) fillFrom(b []byte, crc uint32, l *loaded, seen []int64) erro
 		return errCheckpoint
 	}
 	word := func(i int) uint64 { return binary.LittleEndian.Uint64(cp.Head[8*i:]) }
-	if e.segs.dir == nil {
-		e.seed = word(0) // a view may have any
-	}
 	if word(0) != e.seed {
 		return errCheckpoint
 	}
