@@ -95,8 +95,9 @@ func (s *steps) of() *loopSteps {
 type loopSteps struct {
 	step time.Duration
 	ops  []int64
-	// timed are coarser than other histograms: there may be many.
-	timed []Histogram
+	// timed are nil where nothing was timed, and coarser than other histograms:
+	// there may be many.
+	timed []*Histogram
 }
 
 // add counts operations at a time, of which one took so long.
@@ -106,12 +107,16 @@ func (l *loopSteps) add(at, took time.Duration, ops int64) {
 	}
 	i := int(at / l.step)
 	for len(l.ops) <= i {
-		l.ops = append(l.ops, 0)
-		l.timed = append(l.timed, Histogram{hdrhistogram.New(1, int64(maxLatency), 2)})
+		l.ops, l.timed = append(l.ops, 0), append(l.timed, nil)
+	}
+	if l.timed[i] == nil {
+		l.timed[i] = newCoarse()
 	}
 	l.ops[i] += ops
 	l.timed[i].Record(took)
 }
+
+func newCoarse() *Histogram { return &Histogram{hdrhistogram.New(1, int64(maxLatency), 2)} }
 
 // sum adds up the loops.
 func (s *steps) sum() []Step {
@@ -123,14 +128,20 @@ func (s *steps) sum() []Step {
 	}
 	result := make([]Step, len(longest.ops))
 	for i := range result {
-		timed := Histogram{hdrhistogram.New(1, int64(maxLatency), 2)}
+		var timed *Histogram
 		for _, l := range s.loops {
-			if i < len(l.ops) {
-				result[i].Ops += l.ops[i]
-				timed.Add(l.timed[i])
+			if i >= len(l.ops) || l.timed[i] == nil {
+				continue
 			}
+			if timed == nil {
+				timed = newCoarse()
+			}
+			result[i].Ops += l.ops[i]
+			timed.Add(*l.timed[i])
 		}
-		result[i].Latency = timed.Latency()
+		if timed != nil {
+			result[i].Latency = timed.Latency()
+		}
 	}
 	return result
 }
