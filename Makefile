@@ -10,8 +10,9 @@ FUZZTIME ?= 1000000x
 test:
 	go test ./...
 
+# With SHORT=-short fewer random histories, and no scripts of commands.
 race:
-	CGO_ENABLED=1 go test -race ./...
+	CGO_ENABLED=1 go test -race $(SHORT) ./...
 
 # Crash images, failing calls and damaged bytes, one in CRASH of them, and kill -9.
 crash:

@@ -54,6 +54,9 @@ func blocks(t *testing.T, path string) (all []block) {
 // with lines "> more" that belong to it; what follows is what it prints, with … for anything within a line and a line
 // ... for any lines. A command that fails has a last line "(exit status N)".
 func TestDocumentedCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("as for scripts")
+	}
 	if runtime.GOOS == "windows" {
 		t.Skip("the commands are for a Unix shell")
 	}
