@@ -362,7 +362,12 @@ func values(t *testing.T, r prometheus.Gatherer) map[string]float64 {
 // values that are known.
 func compare(t *testing.T, r prometheus.Gatherer, s *kvstore.Store, known map[string]float64) {
 	t.Helper()
-	st := s.Stats()
+	// What the store does in the background must not come between.
+	st, got := s.Stats(), values(t, r)
+	for !reflect.DeepEqual(st, s.Stats()) {
+		time.Sleep(time.Millisecond)
+		st, got = s.Stats(), values(t, r)
+	}
 	want := map[string]float64{
 		"kvstore_keys":                float64(st.Keys),
 		"kvstore_memory_bytes":        float64(st.MemoryBytes),
@@ -373,7 +378,6 @@ func compare(t *testing.T, r prometheus.Gatherer, s *kvstore.Store, known map[st
 		"kvstore_snapshots_waiting":   float64(st.Waiting),
 	}
 	maps.Copy(want, known)
-	got := values(t, r)
 	for name, value := range want {
 		if v, ok := got[name]; !ok || v != value {
 			t.Errorf("%s is %v (%t), want %v", name, v, ok, value)
