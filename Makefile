@@ -10,7 +10,7 @@ FUZZTIME ?= 1000000x
 test:
 	go test ./...
 
-# With SHORT=-short fewer random histories, and no scripts of commands.
+# With SHORT=-short there are fewer random histories, and no scripts of commands.
 race:
 	CGO_ENABLED=1 go test -race $(SHORT) ./...
 
