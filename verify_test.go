@@ -334,3 +334,37 @@ func TestVerifyRefuses(t *testing.T) {
 		t.Errorf("an ended context: %v", err)
 	}
 }
+
+// TestVerifyTellsOfALostStart damages the first bytes of a log that was not closed
+// and is not durable yet: nothing of it counts any more, and that is said.
+func TestVerifyTellsOfALostStart(t *testing.T) {
+	for _, e := range []kvstore.Engine{kvstore.LSMTree{}, kvstore.AppendLog{}} {
+		t.Run(e.String(), func(t *testing.T) {
+			dir, killed := filepath.Join(t.TempDir(), "store"), filepath.Join(t.TempDir(), "killed")
+			s := open(t, dir, kvstore.Options{Engine: e})
+			set(t, s, "key", "value")
+			copyDir(t, dir, killed)
+			logs, err := filepath.Glob(filepath.Join(killed, "*.log"))
+			ok(t, err)
+			content, err := os.ReadFile(logs[0])
+			ok(t, err)
+			overwrite(t, logs[0], flip(content, 0))
+			if r := verify(t, killed); len(r.Damage) > 0 || r.Dropped.Bytes == 0 || r.Dropped.File != filepath.Base(logs[0]) {
+				t.Errorf("verified %+v", r)
+			}
+		})
+	}
+}
+
+// TestOpenLeavesOthersAlone: what looks like a damaged manifest, and has no lock
+// beside it, may be anybody's.
+func TestOpenLeavesOthersAlone(t *testing.T) {
+	dir := t.TempDir()
+	ok(t, os.WriteFile(filepath.Join(dir, "MANIFEST-5"), nil, 0o600))
+	if s, err := kvstore.Open(dir, kvstore.Options{}); err == nil {
+		t.Error(s.Close())
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+		t.Errorf("there are %v, %v", files, err)
+	}
+}

@@ -55,7 +55,7 @@ func blocks(t *testing.T, path string) (all []block) {
 // ... for any lines. A command that fails has a last line "(exit status N)".
 func TestDocumentedCommands(t *testing.T) {
 	if testing.Short() {
-		t.Skip("as for scripts")
+		t.Skip("hundreds of processes")
 	}
 	if runtime.GOOS == "windows" {
 		t.Skip("the commands are for a Unix shell")
