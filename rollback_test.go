@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nikosgavalas/kvstore"
 	"github.com/nikosgavalas/kvstore/bucket"
@@ -14,27 +13,33 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/vfs"
 )
 
-// slowBucket lets the record of a snapshot wait for gate, if there is one.
+// slowBucket lets the record of a snapshot wait at a gate, if there is one.
 type slowBucket struct {
 	bucket.Bucket
 	mu   sync.Mutex
-	gate chan struct{}
+	gate *gate
 }
 
-func (b *slowBucket) hold() (open func()) {
-	gate := make(chan struct{})
+type gate struct{ reached, opened chan struct{} }
+
+// hold puts up a gate for the next record.
+func (b *slowBucket) hold() *gate {
 	b.mu.Lock()
-	b.gate = gate
-	b.mu.Unlock()
-	return sync.OnceFunc(func() { close(gate) })
+	defer b.mu.Unlock()
+	b.gate = &gate{make(chan struct{}), make(chan struct{})}
+	return b.gate
 }
 
 func (b *slowBucket) Put(ctx context.Context, name string, content io.ReaderAt, size int64) error {
-	b.mu.Lock()
-	gate := b.gate
-	b.mu.Unlock()
-	if gate != nil && strings.HasPrefix(name, "snapshot/") {
-		<-gate
+	if strings.HasPrefix(name, "snapshot/") {
+		b.mu.Lock()
+		g := b.gate
+		b.gate = nil
+		b.mu.Unlock()
+		if g != nil {
+			close(g.reached)
+			<-g.opened
+		}
 	}
 	return b.Bucket.Put(ctx, name, content, size)
 }
@@ -75,15 +80,13 @@ func TestRollbackWhileUploading(t *testing.T) {
 		set(t, s, "key", "one")
 		snapshot(t, s, 1, "")
 		set(t, s, "key", "two")
-		release := b.hold()
+		g := b.hold()
 		second, err := s.Snapshot(ctx, 2, nil)
 		ok(t, err)
-		for s.Stats().Snapshots < 2 { // until it is complete but for the upload
-			time.Sleep(time.Millisecond)
-		}
+		<-g.reached // all that is to be read for the upload has been
 		// The rollback has found its snapshot when it opens the first file.
 		disk.atNextOpen(func() {
-			release()
+			close(g.opened)
 			if err := second.Wait(ctx); err != nil {
 				t.Error(err)
 			}
