@@ -2,12 +2,8 @@ package main
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
-	"github.com/nikosgavalas/kvstore/internal/bench"
 	"github.com/nikosgavalas/kvstore/internal/results"
 )
 
@@ -24,12 +20,14 @@ var errArchive = errors.New("the results cannot be written")
 type archive struct {
 	writer    *results.Writer
 	path      string
-	found     int  // repetitions that were asked for and are there
-	described bool // the environment is written
+	found     int    // repetitions that were asked for and are there
+	temp      string // where the stores are, "" for the directory of temporary files
+	described bool   // the environment is written
 }
 
-// openArchive opens the file of a work in a directory; "" stands for none.
-func openArchive(dir, work string) (*archive, error) {
+// openArchive opens the file of a work in a directory; "" stands for none. The
+// stores are below temp.
+func openArchive(dir, work, temp string) (*archive, error) {
 	if dir == "" {
 		return nil, nil
 	}
@@ -37,7 +35,7 @@ func openArchive(dir, work string) (*archive, error) {
 	if err != nil {
 		return nil, errors.Join(errArchive, err)
 	}
-	return &archive{writer: w, path: filepath.Join(dir, archivePrefix+work+results.Suffix)}, nil
+	return &archive{writer: w, path: filepath.Join(dir, archivePrefix+work+results.Suffix), temp: temp}, nil
 }
 
 // has reports whether the last line of a repetition is there, and so all of it.
@@ -65,7 +63,9 @@ func (a *archive) add(lines ...results.Measurement) error {
 	}
 	if !a.described {
 		a.described = true
-		if err := a.writer.Environment(environment()); err != nil {
+		env := results.ReadEnvironment(a.temp)
+		env.Program = "peers"
+		if err := a.writer.Environment(env); err != nil {
 			return errors.Join(errArchive, err)
 		}
 	}
@@ -85,25 +85,4 @@ func (a *archive) close() error {
 		return nil
 	}
 	return a.writer.Close()
-}
-
-// environment returns what results depend on.
-func environment() results.Environment {
-	env := bench.ReadEnvironment()
-	release, _ := os.ReadFile("/proc/sys/kernel/osrelease") // what is not known is empty
-	return results.Environment{
-		Time:        time.Now().UTC(),
-		OS:          env.OS,
-		Kernel:      strings.TrimSpace(string(release)),
-		Arch:        env.Arch,
-		CPU:         env.CPU,
-		Cores:       env.Cores,
-		GOMAXPROCS:  env.GOMAXPROCS,
-		MemoryBytes: env.MemoryBytes,
-		Go:          env.Go,
-		Revision:    env.Revision,
-		Modified:    env.Modified,
-		ClockNanos:  env.ClockNanos,
-		Program:     "peers",
-	}
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/nikosgavalas/kvstore/internal/bench"
+	"github.com/nikosgavalas/kvstore/internal/results"
 	"github.com/nikosgavalas/kvstore/internal/workload"
 )
 
@@ -476,7 +477,7 @@ type printable interface{ writeText(io.Writer) error }
 // show runs the comparison, and tells on the standard error how it goes. What was
 // finished is returned with any error; it is nil if that is nothing.
 func (c comparison) show(cmd *cobra.Command, before string) (printable, error) {
-	archive, err := openArchive(c.out, c.work)
+	archive, err := openArchive(c.out, c.work, c.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -509,7 +510,7 @@ func (c comparison) run(ctx context.Context, progress func(string)) (out printab
 func (c comparison) runChildren(ctx context.Context) (printable, error) {
 	r := result{
 		Work:        c.work,
-		Environment: bench.ReadEnvironment(),
+		Environment: results.ReadEnvironment(c.dir),
 		Parameters:  c.params,
 		Crash:       c.crash,
 		Reps:        c.reps,

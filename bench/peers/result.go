@@ -1,14 +1,17 @@
 package main
 
-import "github.com/nikosgavalas/kvstore/internal/bench"
+import (
+	"github.com/nikosgavalas/kvstore/internal/bench"
+	"github.com/nikosgavalas/kvstore/internal/results"
+)
 
 // A result is all that a comparison measured.
 type result struct {
-	Work        string            `json:"work"`
-	Environment bench.Environment `json:"environment"`
-	Parameters  parameters        `json:"parameters"`
-	Crash       bool              `json:"crash,omitempty"`
-	Reps        int               `json:"reps"`
+	Work        string              `json:"work"`
+	Environment results.Environment `json:"environment"`
+	Parameters  parameters          `json:"parameters"`
+	Crash       bool                `json:"crash,omitempty"`
+	Reps        int                 `json:"reps"`
 	// Reference is the store that Ratio compares with.
 	Reference string `json:"reference"`
 	// Rows are in the order in which the stores were named. A store that
@@ -45,17 +48,17 @@ type row struct {
 	Runs int `json:"runs"`
 
 	// LoadOpsPerSecond is how fast the keys were loaded, one by one.
-	LoadOpsPerSecond bench.Spread `json:"load_ops_per_second"`
+	LoadOpsPerSecond results.Spread `json:"load_ops_per_second"`
 
 	// OpsPerSecond to WrittenBytes are those of mixed and rmw. Latencies are
 	// those of single operations, in nanoseconds. In latency OpsPerSecond is
 	// the maximum, and the others are those of its Loads.
-	OpsPerSecond *bench.Spread `json:"ops_per_second,omitempty"`
-	P50          *bench.Spread `json:"p50_ns,omitempty"`
-	P99          *bench.Spread `json:"p99_ns,omitempty"`
-	P999         *bench.Spread `json:"p99_9_ns,omitempty"`
-	AllocsPerOp  *bench.Spread `json:"allocs_per_op,omitempty"`
-	WrittenBytes *bench.Spread `json:"written_bytes,omitempty"`
+	OpsPerSecond *results.Spread `json:"ops_per_second,omitempty"`
+	P50          *results.Spread `json:"p50_ns,omitempty"`
+	P99          *results.Spread `json:"p99_ns,omitempty"`
+	P999         *results.Spread `json:"p99_9_ns,omitempty"`
+	AllocsPerOp  *results.Spread `json:"allocs_per_op,omitempty"`
+	WrittenBytes *results.Spread `json:"written_bytes,omitempty"`
 
 	// Loads are those of latency: one for each share of the maximum.
 	Loads []loadRow `json:"loads,omitempty"`
@@ -64,19 +67,19 @@ type row struct {
 	Scanned []scanRow `json:"scanned,omitempty"`
 
 	// FirstBytes to Uploaded are those of snapshot, which has no other speeds.
-	FirstBytes   *bench.Spread `json:"first_bytes,omitempty"`
-	FirstSeconds *bench.Spread `json:"first_seconds,omitempty"`
-	Uploaded     []uploadRow   `json:"uploaded,omitempty"`
+	FirstBytes   *results.Spread `json:"first_bytes,omitempty"`
+	FirstSeconds *results.Spread `json:"first_seconds,omitempty"`
+	Uploaded     []uploadRow     `json:"uploaded,omitempty"`
 
 	// OpenSeconds to Lost are those of recovery.
-	OpenSeconds     *bench.Spread `json:"open_seconds,omitempty"`
-	FirstGetSeconds *bench.Spread `json:"first_get_seconds,omitempty"`
-	ReadySeconds    *bench.Spread `json:"ready_seconds,omitempty"` // both together
-	Lost            *bench.Spread `json:"lost,omitempty"`
+	OpenSeconds     *results.Spread `json:"open_seconds,omitempty"`
+	FirstGetSeconds *results.Spread `json:"first_get_seconds,omitempty"`
+	ReadySeconds    *results.Spread `json:"ready_seconds,omitempty"` // both together
+	Lost            *results.Spread `json:"lost,omitempty"`
 
-	AnonBytes bench.Spread `json:"anon_bytes"`
-	FileBytes bench.Spread `json:"file_bytes"`
-	DiskBytes bench.Spread `json:"disk_bytes"`
+	AnonBytes results.Spread `json:"anon_bytes"`
+	FileBytes results.Spread `json:"file_bytes"`
+	DiskBytes results.Spread `json:"disk_bytes"`
 
 	// Ratio is how many times as fast as the reference the store is, and
 	// Ratios the same for every store that has a row: ratios of medians.
@@ -134,8 +137,8 @@ func ratios(rows []row, i int, speed func(r row) float64) map[string]float64 {
 
 // rowOf sums up the repetitions of one store.
 func rowOf(work string, p parameters, runs []measurement) row {
-	over := func(f func(m measurement) float64) bench.Spread { return spreadOver(runs, f) }
-	spread := func(f func(m measurement) float64) *bench.Spread {
+	over := func(f func(m measurement) float64) results.Spread { return spreadOver(runs, f) }
+	spread := func(f func(m measurement) float64) *results.Spread {
 		s := over(f)
 		return &s
 	}
@@ -176,20 +179,20 @@ func rowOf(work string, p parameters, runs []measurement) row {
 }
 
 // spreadOver returns the spread of a number of some runs.
-func spreadOver[T any](runs []T, f func(T) float64) bench.Spread {
+func spreadOver[T any](runs []T, f func(T) float64) results.Spread {
 	var xs []float64
 	for _, run := range runs {
 		xs = append(xs, f(run))
 	}
-	return bench.SpreadOf(xs)
+	return results.SpreadOf(xs)
 }
 
 // A loadRow is what one store did at one share of its maximum, summed up over
 // its repetitions. Times are in nanoseconds.
 type loadRow struct {
-	Share   float64      `json:"share"`
-	Rate    bench.Spread `json:"rate"`
-	Reached bench.Spread `json:"reached"`
+	Share   float64        `json:"share"`
+	Rate    results.Spread `json:"rate"`
+	Reached results.Spread `json:"reached"`
 
 	Latency latencySpread `json:"latency_ns"`
 	Control latencySpread `json:"control_ns"`
@@ -197,35 +200,35 @@ type loadRow struct {
 	Without *withoutRow `json:"without,omitempty"`
 	// P999Above and MaxAbove are how much the store is above its control:
 	// differences of the same repetition.
-	P999Above bench.Spread `json:"p99_9_above_control_ns"`
-	MaxAbove  bench.Spread `json:"max_above_control_ns"`
+	P999Above results.Spread `json:"p99_9_above_control_ns"`
+	MaxAbove  results.Spread `json:"max_above_control_ns"`
 
-	Snapshots bench.Spread `json:"snapshots"`
-	Cut       takenSpread  `json:"cut_ns"`
-	Complete  takenSpread  `json:"complete_ns"`
+	Snapshots results.Spread `json:"snapshots"`
+	Cut       takenSpread    `json:"cut_ns"`
+	Complete  takenSpread    `json:"complete_ns"`
 
-	WrittenBytes  bench.Spread  `json:"written_bytes"`
-	UploadedBytes *bench.Spread `json:"uploaded_bytes,omitempty"`
+	WrittenBytes  results.Spread  `json:"written_bytes"`
+	UploadedBytes *results.Spread `json:"uploaded_bytes,omitempty"`
 }
 
 type withoutRow struct {
-	Reached bench.Spread  `json:"reached"`
-	Latency latencySpread `json:"latency_ns"`
+	Reached results.Spread `json:"reached"`
+	Latency latencySpread  `json:"latency_ns"`
 	// P999Above and MaxAbove are how much it is above the control.
-	P999Above bench.Spread `json:"p99_9_above_control_ns"`
-	MaxAbove  bench.Spread `json:"max_above_control_ns"`
+	P999Above results.Spread `json:"p99_9_above_control_ns"`
+	MaxAbove  results.Spread `json:"max_above_control_ns"`
 }
 
 type latencySpread struct {
-	P50  bench.Spread `json:"p50"`
-	P99  bench.Spread `json:"p99"`
-	P999 bench.Spread `json:"p99_9"`
-	Max  bench.Spread `json:"max"`
+	P50  results.Spread `json:"p50"`
+	P99  results.Spread `json:"p99"`
+	P999 results.Spread `json:"p99_9"`
+	Max  results.Spread `json:"max"`
 }
 
 type takenSpread struct {
-	Median  bench.Spread `json:"median"`
-	Longest bench.Spread `json:"longest"`
+	Median  results.Spread `json:"median"`
+	Longest results.Spread `json:"longest"`
 }
 
 // loadRows sums up each share of the maximum.
@@ -242,7 +245,7 @@ func loadRows(runs []measurement) []loadRow {
 }
 
 func loadRowOf(loads []loadMeasurement) loadRow {
-	over := func(f func(m loadMeasurement) float64) bench.Spread { return spreadOver(loads, f) }
+	over := func(f func(m loadMeasurement) float64) results.Spread { return spreadOver(loads, f) }
 	latency := func(of func(m loadMeasurement) bench.Latency) latencySpread {
 		return latencySpread{
 			P50:  over(func(m loadMeasurement) float64 { return float64(of(m).P50) }),
@@ -253,7 +256,7 @@ func loadRowOf(loads []loadMeasurement) loadRow {
 	}
 	times := func(of func(m loadMeasurement) taken) takenSpread { return takenOver(loads, of) }
 	var without *withoutRow
-	var uploaded *bench.Spread
+	var uploaded *results.Spread
 	if loads[0].Without != nil {
 		without = &withoutRow{
 			Reached:   over(func(m loadMeasurement) float64 { return m.Without.Reached }),
@@ -295,9 +298,9 @@ type scanRow struct {
 	State string `json:"state"`
 	Scan  string `json:"scan"`
 	// Scans is how many there were in a repetition.
-	Scans         bench.Spread       `json:"scans"`
-	KeysPerSecond bench.Spread       `json:"keys_per_second"`
-	NanosPerKey   bench.Spread       `json:"ns_per_key"`
+	Scans         results.Spread     `json:"scans"`
+	KeysPerSecond results.Spread     `json:"keys_per_second"`
+	NanosPerKey   results.Spread     `json:"ns_per_key"`
 	Ratio         float64            `json:"ratio,omitempty"`
 	Ratios        map[string]float64 `json:"ratios"`
 }
@@ -309,7 +312,7 @@ func (s scanRow) what() string { return s.Scan + ", " + s.State }
 func scanRows(runs []measurement) []scanRow {
 	var rows []scanRow
 	for i, first := range runs[0].Scanned {
-		over := func(f func(m scanMeasurement) float64) bench.Spread {
+		over := func(f func(m scanMeasurement) float64) results.Spread {
 			return spreadOver(runs, func(m measurement) float64 { return f(m.Scanned[i]) })
 		}
 		rows = append(rows, scanRow{
@@ -326,14 +329,14 @@ func scanRows(runs []measurement) []scanRow {
 // An uploadRow is the snapshots of one store after one number of updates, summed
 // up over its repetitions.
 type uploadRow struct {
-	Updates      int          `json:"updates"`
-	Snapshots    int          `json:"snapshots"` // in a repetition
-	ChangedBytes bench.Spread `json:"changed_bytes"`
-	Bytes        bench.Spread `json:"bytes"`
-	AfterBytes   bench.Spread `json:"after_bytes"`
-	Requests     bench.Spread `json:"requests"`
+	Updates      int            `json:"updates"`
+	Snapshots    int            `json:"snapshots"` // in a repetition
+	ChangedBytes results.Spread `json:"changed_bytes"`
+	Bytes        results.Spread `json:"bytes"`
+	AfterBytes   results.Spread `json:"after_bytes"`
+	Requests     results.Spread `json:"requests"`
 	// BytesPerByte is how many bytes were uploaded for each byte that changed.
-	BytesPerByte bench.Spread       `json:"bytes_per_changed_byte"`
+	BytesPerByte results.Spread     `json:"bytes_per_changed_byte"`
 	Cut          takenSpread        `json:"cut_ns"`
 	Complete     takenSpread        `json:"complete_ns"`
 	Ratio        float64            `json:"ratio,omitempty"`
@@ -351,7 +354,7 @@ func uploadRows(runs []measurement) []uploadRow {
 		for _, m := range runs {
 			all = append(all, m.Uploaded[i])
 		}
-		over := func(f func(m uploadMeasurement) float64) bench.Spread { return spreadOver(all, f) }
+		over := func(f func(m uploadMeasurement) float64) results.Spread { return spreadOver(all, f) }
 		rows = append(rows, uploadRow{
 			Updates:      all[0].Updates,
 			Snapshots:    all[0].Snapshots,

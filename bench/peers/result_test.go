@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/bench"
+	"github.com/nikosgavalas/kvstore/internal/results"
 )
 
 func testKind(name string, c class) kind {
@@ -93,13 +94,13 @@ func TestSummariseLatency(t *testing.T) {
 		t.Fatalf("row %+v", fast)
 	}
 	half := fast.Loads[1]
-	for what, test := range map[string]struct{ got, want bench.Spread }{
-		"rate":        {half.Rate, bench.Spread{Median: 5e5, Min: 5e5, Max: 5e5}},
-		"p99":         {half.Latency.P99, bench.Spread{Median: 4000, Min: 2000, Max: 6000}},
-		"control":     {half.Control.P99, bench.Spread{Median: 100, Min: 100, Max: 100}},
-		"p99.9 above": {half.P999Above, bench.Spread{Median: 1000, Min: 1000, Max: 1000}},
-		"max above":   {half.MaxAbove, bench.Spread{Median: 4e9, Min: 2e9, Max: 6e9}},
-		"cut":         {half.Cut.Longest, bench.Spread{Median: 2e6, Min: 2e6, Max: 2e6}},
+	for what, test := range map[string]struct{ got, want results.Spread }{
+		"rate":        {half.Rate, results.Spread{Median: 5e5, Min: 5e5, Max: 5e5, Reps: 3}},
+		"p99":         {half.Latency.P99, results.Spread{Median: 4000, Min: 2000, Max: 6000, Reps: 3}},
+		"control":     {half.Control.P99, results.Spread{Median: 100, Min: 100, Max: 100, Reps: 3}},
+		"p99.9 above": {half.P999Above, results.Spread{Median: 1000, Min: 1000, Max: 1000, Reps: 3}},
+		"max above":   {half.MaxAbove, results.Spread{Median: 4e9, Min: 2e9, Max: 6e9, Reps: 3}},
+		"cut":         {half.Cut.Longest, results.Spread{Median: 2e6, Min: 2e6, Max: 2e6, Reps: 3}},
 	} {
 		if test.got != test.want {
 			t.Errorf("%s: got %+v, want %+v", what, test.got, test.want)
@@ -116,13 +117,13 @@ func TestSummarise(t *testing.T) {
 	if fast.Name != "fast" || fast.Runs != 3 || fast.Class != acked || fast.Settings != "as it comes" {
 		t.Errorf("row %+v", fast)
 	}
-	for what, test := range map[string]struct{ got, want bench.Spread }{
-		"op/s":  {*fast.OpsPerSecond, bench.Spread{Median: 4e6, Min: 2e6, Max: 1e7}},
-		"p99":   {*fast.P99, bench.Spread{Median: 2000, Min: 1000, Max: 3000}},
-		"anon":  {fast.AnonBytes, bench.Spread{Median: 20 << 20, Min: 10 << 20, Max: 30 << 20}},
-		"load":  {fast.LoadOpsPerSecond, bench.Spread{Median: 250, Min: 250, Max: 250}},
-		"even":  {*slow.P99, bench.Spread{Median: 7.5, Min: 5, Max: 10}},
-		"alloc": {*slow.AllocsPerOp, bench.Spread{Median: 1.5, Min: 1.5, Max: 1.5}},
+	for what, test := range map[string]struct{ got, want results.Spread }{
+		"op/s":  {*fast.OpsPerSecond, results.Spread{Median: 4e6, Min: 2e6, Max: 1e7, Reps: 3}},
+		"p99":   {*fast.P99, results.Spread{Median: 2000, Min: 1000, Max: 3000, Reps: 3}},
+		"anon":  {fast.AnonBytes, results.Spread{Median: 20 << 20, Min: 10 << 20, Max: 30 << 20, Reps: 3}},
+		"load":  {fast.LoadOpsPerSecond, results.Spread{Median: 250, Min: 250, Max: 250, Reps: 3}},
+		"even":  {*slow.P99, results.Spread{Median: 7.5, Min: 5, Max: 10, Reps: 2}},
+		"alloc": {*slow.AllocsPerOp, results.Spread{Median: 1.5, Min: 1.5, Max: 1.5, Reps: 2}},
 	} {
 		if test.got != test.want {
 			t.Errorf("%s: got %+v, want %+v", what, test.got, test.want)
@@ -142,10 +143,10 @@ func TestSummariseScan(t *testing.T) {
 		t.Fatalf("row %+v", fast)
 	}
 	full := fast.Scanned[1]
-	for what, test := range map[string]struct{ got, want bench.Spread }{
-		"keys/s": {full.KeysPerSecond, bench.Spread{Median: 16e6, Min: 4e6, Max: 1e8}},
-		"scans":  {full.Scans, bench.Spread{Median: 2, Min: 2, Max: 2}},
-		"ns":     {full.NanosPerKey, bench.Spread{Median: 62.5, Min: 10, Max: 250}},
+	for what, test := range map[string]struct{ got, want results.Spread }{
+		"keys/s": {full.KeysPerSecond, results.Spread{Median: 16e6, Min: 4e6, Max: 1e8, Reps: 3}},
+		"scans":  {full.Scans, results.Spread{Median: 2, Min: 2, Max: 2, Reps: 3}},
+		"ns":     {full.NanosPerKey, results.Spread{Median: 62.5, Min: 10, Max: 250, Reps: 3}},
 	} {
 		if math.Abs(test.got.Median-test.want.Median)+math.Abs(test.got.Min-test.want.Min)+math.Abs(test.got.Max-test.want.Max) > 1e-3 {
 			t.Errorf("%s: got %+v, want %+v", what, test.got, test.want)
@@ -160,7 +161,7 @@ func TestSeedSpeeds(t *testing.T) {
 	var r seedResult
 	r.Parameters.Contenders = []string{"a", "b", "late"}
 	add := func(name, phase string, seconds float64) {
-		r.Rows = append(r.Rows, bench.SeedTableRow{Row: bench.Row{Contender: name, Phase: phase, Seconds: bench.Spread{Median: seconds}}})
+		r.Rows = append(r.Rows, bench.SeedTableRow{Row: bench.Row{Contender: name, Phase: phase, Seconds: results.Spread{Median: seconds}}})
 	}
 	for _, block := range []float64{1, 3} {
 		add("a", "writes", block)

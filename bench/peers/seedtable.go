@@ -39,7 +39,7 @@ func (c comparison) runTable(ctx context.Context) (out printable, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	r := seedResult{SeedTableResult: bench.SeedTableResult{
 		Experiment:  bench.SeedTableName,
-		Environment: bench.ReadEnvironment(),
+		Environment: results.ReadEnvironment(t.Dir),
 		Parameters: bench.SeedTableParameters{
 			Keys: t.Keys, Distributions: t.Distributions, Ops: t.Ops, Reps: t.Reps, Seed: t.Seed,
 			Baseline: bench.MutexMapName,
@@ -190,7 +190,7 @@ func phasesOf(reps [][]bench.Row) int {
 
 // medianRow returns the medians of one phase of some repetitions.
 func medianRow(reps [][]bench.Row, phase int) bench.Row {
-	over := func(f func(bench.Row) float64) bench.Spread {
+	over := func(f func(bench.Row) float64) results.Spread {
 		return spreadOver(reps, func(rows []bench.Row) float64 { return f(rows[phase]) })
 	}
 	latency := func(f func(bench.Latency) int64) int64 {

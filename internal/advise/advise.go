@@ -11,6 +11,7 @@ import (
 	"github.com/nikosgavalas/kvstore"
 	"github.com/nikosgavalas/kvstore/internal/bench"
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/results"
 )
 
 // rounds is how often each engine has its turn.
@@ -32,15 +33,15 @@ type Config struct {
 
 // Report is what was measured and what follows.
 type Report struct {
-	Workload Workload          `json:"workload"`
-	Needs    ReportNeeds       `json:"needs"`
-	Machine  bench.Environment `json:"machine"`
-	Seconds  float64           `json:"seconds"` // each engine was measured for
-	Engines  []Figures         `json:"engines"`
-	Map      Figures           `json:"map"` // under a mutex, for scale
-	Advice   Advice            `json:"advice"`
-	Options  string            `json:"options,omitempty"` // to use the engine with, in Go
-	Notes    []string          `json:"notes"`
+	Workload Workload            `json:"workload"`
+	Needs    ReportNeeds         `json:"needs"`
+	Machine  results.Environment `json:"machine"`
+	Seconds  float64             `json:"seconds"` // each engine was measured for
+	Engines  []Figures           `json:"engines"`
+	Map      Figures             `json:"map"` // under a mutex, for scale
+	Advice   Advice              `json:"advice"`
+	Options  string              `json:"options,omitempty"` // to use the engine with, in Go
+	Notes    []string            `json:"notes"`
 }
 
 // ReportNeeds is Needs as it is printed.
@@ -84,7 +85,7 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 		}
 	}()
 	r = Report{
-		Workload: cfg.Workload, Machine: bench.ReadEnvironment(), Seconds: cfg.Time.Seconds(),
+		Workload: cfg.Workload, Machine: results.ReadEnvironment(""), Seconds: cfg.Time.Seconds(),
 		Needs: ReportNeeds{
 			MemoryBytes: cfg.Memory, SnapshotEverySeconds: cfg.SnapshotEvery.Seconds(),
 			Durability: cfg.Durability.String(), OpsPerSecond: cfg.Rate, For: cfg.For.String(), Goroutines: cfg.Goroutines,

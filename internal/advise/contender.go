@@ -11,7 +11,7 @@ import (
 
 	"github.com/nikosgavalas/kvstore"
 	"github.com/nikosgavalas/kvstore/bucket"
-	"github.com/nikosgavalas/kvstore/internal/bench"
+	"github.com/nikosgavalas/kvstore/internal/results"
 )
 
 // contender is an engine that is measured.
@@ -179,7 +179,7 @@ func (c *contender) sum(workers []*worker) {
 	}
 	k := workers[0]
 	c.ScansASecond = float64(k.scans.Latency().Samples) / c.busy.Seconds()
-	c.OpsPerSecond = bench.SpreadOf(c.rates)
+	c.OpsPerSecond = results.SpreadOf(c.rates)
 	c.Reads, c.Writes, c.Scans = k.reads.Latency(), k.writes.Latency(), k.scans.Latency()
 	c.PauseNanos = k.pause.Nanoseconds()
 	c.WrittenPerOp = float64(c.wrote) / float64(max(c.Operations, 1))

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/nikosgavalas/kvstore/internal/bench"
+	"github.com/nikosgavalas/kvstore/internal/results"
 )
 
 // Figures is what one engine did. What could not be measured, or was not asked
@@ -12,14 +13,14 @@ type Figures struct {
 	Engine string `json:"engine"`
 	Failed string `json:"failed,omitempty"` // why it could not be measured
 
-	LoadSeconds  float64       `json:"load_seconds"`
-	Operations   int64         `json:"operations"`
-	OpsPerSecond bench.Spread  `json:"ops_per_second"` // of the rounds
-	Reads        bench.Latency `json:"read_latency_ns"`
-	Writes       bench.Latency `json:"write_latency_ns"`
-	Scans        bench.Latency `json:"scan_latency_ns"`
-	ScansASecond float64       `json:"scans_per_second"`
-	PauseNanos   int64         `json:"pause_ns"` // the longest
+	LoadSeconds  float64        `json:"load_seconds"`
+	Operations   int64          `json:"operations"`
+	OpsPerSecond results.Spread `json:"ops_per_second"` // of the rounds
+	Reads        bench.Latency  `json:"read_latency_ns"`
+	Writes       bench.Latency  `json:"write_latency_ns"`
+	Scans        bench.Latency  `json:"scan_latency_ns"`
+	ScansASecond float64        `json:"scans_per_second"`
+	PauseNanos   int64          `json:"pause_ns"` // the longest
 
 	MemoryBytes    int64   `json:"memory_bytes"`    // that the store counts, at most at the end of a round
 	AnonymousBytes int64   `json:"anonymous_bytes"` // by which the process grew when it was loaded

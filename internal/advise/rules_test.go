@@ -8,13 +8,14 @@ import (
 
 	"github.com/nikosgavalas/kvstore/internal/bench"
 	"github.com/nikosgavalas/kvstore/internal/engine"
+	"github.com/nikosgavalas/kvstore/internal/results"
 )
 
 // made makes up figures: thousands of operations a second, p99 in microseconds,
 // memory in MiB.
 func made(engine string, kops float64, p99, memory int64) Figures {
 	return Figures{
-		Engine: engine, OpsPerSecond: bench.Spread{Median: kops * 1e3, Min: kops * 1e3, Max: kops * 1e3},
+		Engine: engine, OpsPerSecond: results.Spread{Median: kops * 1e3, Min: kops * 1e3, Max: kops * 1e3},
 		Writes: bench.Latency{P99: p99 * 1e3}, MemoryBytes: memory << 20,
 	}
 }

@@ -62,6 +62,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/nikosgavalas/kvstore/internal/results"
 	"github.com/nikosgavalas/kvstore/internal/workload"
 )
 
@@ -253,7 +254,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 			r.series[c] = append(r.series[c], series{timed: NewHistogram()})
 		}
 	}
-	env := ReadEnvironment()
+	env := results.ReadEnvironment("")
 	if r.plans, err = newPlans(ctx, cfg); err == nil {
 		err = r.runAll(ctx)
 	}

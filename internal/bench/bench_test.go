@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -312,26 +311,6 @@ func TestImpossibleConfigs(t *testing.T) {
 		spoil(&cfg)
 		if _, err := Run(t.Context(), cfg); err == nil {
 			t.Errorf("%s: no error", name)
-		}
-	}
-}
-
-func TestMedian(t *testing.T) {
-	for _, test := range []struct {
-		xs   []float64
-		want Spread
-	}{
-		{[]float64{3}, Spread{3, 3, 3}},
-		{[]float64{4, 1}, Spread{2.5, 1, 4}},
-		{[]float64{9, 1, 2}, Spread{2, 1, 9}},
-		{[]float64{4, 3, 1, 2}, Spread{2.5, 1, 4}},
-	} {
-		before := fmt.Sprint(test.xs)
-		if got := SpreadOf(test.xs); got != test.want {
-			t.Errorf("spread of %v is %v, want %v", test.xs, got, test.want)
-		}
-		if fmt.Sprint(test.xs) != before {
-			t.Errorf("the measurements were put in order: %v", test.xs)
 		}
 	}
 }

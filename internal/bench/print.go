@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+
+	"github.com/nikosgavalas/kvstore/internal/results"
 )
 
 // SeedTableResult is what a SeedTable measured.
 type SeedTableResult struct {
 	Experiment  string              `json:"experiment"`
-	Environment Environment         `json:"environment"`
+	Environment results.Environment `json:"environment"`
 	Parameters  SeedTableParameters `json:"parameters"`
 	// Rows are in the order of Parameters: by number of keys, distribution,
 	// contender, then writes and reads. What was not finished has no row.

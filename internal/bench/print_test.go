@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/nikosgavalas/kvstore/internal/results"
 )
 
 // madeUp returns the result of a table of two engines that was interrupted in
@@ -14,7 +16,7 @@ import (
 func madeUp() SeedTableResult {
 	result := SeedTableResult{
 		Experiment:  SeedTableName,
-		Environment: Environment{OS: "linux", Arch: "amd64", CPU: "a CPU", Cores: 2, GOMAXPROCS: 2, MemoryBytes: 1 << 30, Go: "go1", Revision: "abc", Modified: true, ClockNanos: 25.5},
+		Environment: results.Environment{OS: "linux", Arch: "amd64", CPU: "a CPU", Cores: 2, GOMAXPROCS: 2, MemoryBytes: 1 << 30, Go: "go1", Revision: "abc", Modified: true, ClockNanos: 25.5},
 		Parameters: SeedTableParameters{
 			Keys: []int{100, 1_000_000}, Distributions: []string{"Zipfian", "Uniform"}, Ops: 1_000_000, Reps: 3, Seed: 1,
 			Contenders: []string{"MemOnly", "HybridLog", MutexMapName}, Baseline: MutexMapName,
@@ -23,7 +25,7 @@ func madeUp() SeedTableResult {
 	add := func(keys int, distribution, contender, phase string, seconds, ratio float64) {
 		result.Rows = append(result.Rows, SeedTableRow{keys, distribution, Row{
 			Contender: contender, Phase: phase, Ops: 1_000_000, Runs: 3,
-			Seconds: Spread{seconds, seconds / 2, seconds * 2}, OpsPerSecond: 1e6 / seconds, Ratio: ratio,
+			Seconds: results.Spread{Median: seconds, Min: seconds / 2, Max: seconds * 2, Reps: 3}, OpsPerSecond: 1e6 / seconds, Ratio: ratio,
 			Latency:     Latency{Samples: 46875, P50: 101, P95: 202, P99: 303, P999: 404, Max: 505},
 			AllocsPerOp: 0.5, BytesPerOp: 4, HeapBytes: 12345,
 		}})

@@ -1,10 +1,10 @@
 package bench
 
-import "slices"
+import "github.com/nikosgavalas/kvstore/internal/results"
 
 // A Result is all that a Run measured.
 type Result struct {
-	Environment Environment `json:"environment"`
+	Environment results.Environment `json:"environment"`
 	// Rows are those of the first contender, in the order of the phases,
 	// then those of the next. What was never finished has no row.
 	Rows []Row `json:"rows"`
@@ -18,7 +18,7 @@ type Row struct {
 	// Runs is how many repetitions the row sums up.
 	Runs int `json:"runs"`
 	// Seconds is the time of the whole phase.
-	Seconds Spread `json:"seconds"`
+	Seconds results.Spread `json:"seconds"`
 	// OpsPerSecond follows from the median time.
 	OpsPerSecond float64 `json:"ops_per_second"`
 	// Ratio is how many times faster than the baseline the contender is:
@@ -34,25 +34,7 @@ type Row struct {
 	HeapBytes int64 `json:"heap_bytes"`
 }
 
-// A Spread sums up some measurements of the same thing.
-type Spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-// SpreadOf returns the spread of at least one measurement.
-func SpreadOf(xs []float64) Spread {
-	return Spread{Median: median(xs), Min: slices.Min(xs), Max: slices.Max(xs)}
-}
-
-// median returns the middle one of at least one number, or the mean of the
-// middle two.
-func median(xs []float64) float64 {
-	sorted := slices.Sorted(slices.Values(xs))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
-}
+func median(xs []float64) float64 { return results.SpreadOf(xs).Median }
 
 // summarise turns what was measured, by contender and phase, into rows.
 func summarise(cfg Config, measured [][]series) []Row {
@@ -91,7 +73,7 @@ func rowOf(all series, ops int) Row {
 	row := Row{
 		Ops:         int64(ops),
 		Runs:        len(all.samples),
-		Seconds:     SpreadOf(seconds),
+		Seconds:     results.SpreadOf(seconds),
 		Latency:     all.timed.Latency(),
 		AllocsPerOp: median(allocs),
 		BytesPerOp:  median(bytes),

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 
+	"github.com/nikosgavalas/kvstore/internal/results"
 	"github.com/nikosgavalas/kvstore/internal/workload"
 )
 
@@ -123,7 +124,7 @@ func (t SeedTable) Run(ctx context.Context) (SeedTableResult, error) {
 	}
 	result := SeedTableResult{
 		Experiment:  SeedTableName,
-		Environment: ReadEnvironment(),
+		Environment: results.ReadEnvironment(""),
 		Parameters: SeedTableParameters{
 			Keys:          t.Keys,
 			Distributions: t.Distributions,

@@ -46,7 +46,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Suffix is the end of the name of a file of results.
@@ -58,27 +57,6 @@ const (
 	measurement = "measurement"
 	series      = "series"
 )
-
-// Environment is what results depend on beside the code. What the system does
-// not tell is empty or zero.
-type Environment struct {
-	Kind        string            `json:"kind"`
-	Time        time.Time         `json:"time"`
-	OS          string            `json:"os"`
-	Kernel      string            `json:"kernel,omitempty"`
-	Arch        string            `json:"arch"`
-	CPU         string            `json:"cpu,omitempty"`
-	Cores       int               `json:"cores"`
-	GOMAXPROCS  int               `json:"gomaxprocs"`
-	MemoryBytes int64             `json:"memory_bytes,omitempty"` // of the machine
-	Disk        string            `json:"disk,omitempty"`         // filesystem and device of the directory of the stores
-	Go          string            `json:"go"`
-	Revision    string            `json:"revision,omitempty"` // that the program was built from
-	Modified    bool              `json:"modified,omitempty"`
-	ClockNanos  float64           `json:"clock_ns"`          // that reading the clock adds to a latency
-	Program     string            `json:"program,omitempty"` // kvstore bench, peers
-	Settings    map[string]string `json:"settings,omitempty"`
-}
 
 // At is a point: the values of the parameters that an experiment varies, float64
 // or string.

@@ -1,6 +1,7 @@
 package results
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -88,5 +89,25 @@ func TestGroups(t *testing.T) {
 	}
 	if n, ok := got[1].At.Number("runs"); n != 3 || !ok {
 		t.Errorf("runs is %v, %v", n, ok)
+	}
+}
+
+func TestSpreadOf(t *testing.T) {
+	for _, test := range []struct {
+		xs   []float64
+		want Spread
+	}{
+		{[]float64{3}, Spread{3, 3, 3, 1}},
+		{[]float64{4, 1}, Spread{2.5, 1, 4, 2}},
+		{[]float64{9, 1, 2}, Spread{2, 1, 9, 3}},
+		{[]float64{4, 3, 1, 2}, Spread{2.5, 1, 4, 4}},
+	} {
+		before := fmt.Sprint(test.xs)
+		if got := SpreadOf(test.xs); got != test.want {
+			t.Errorf("spread of %v is %v, want %v", test.xs, got, test.want)
+		}
+		if fmt.Sprint(test.xs) != before {
+			t.Errorf("the measurements were put in order: %v", test.xs)
+		}
 	}
 }

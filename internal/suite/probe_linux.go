@@ -1,13 +1,10 @@
 package suite
 
 import (
-	"bufio"
 	"bytes"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,40 +51,4 @@ func procNumber(file, name string) int64 {
 		return n
 	}
 	return 0
-}
-
-// kernel returns the name and the version of the system.
-func kernel() string {
-	var name unix.Utsname
-	if unix.Uname(&name) != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:])
-}
-
-// disk returns the kind of the filesystem of a directory and its device.
-func disk(dir string) string {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return ""
-	}
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	var longest, found string
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		mount, kind, ok := strings.Cut(lines.Text(), " - ")
-		left, right := strings.Fields(mount), strings.Fields(kind)
-		if !ok || len(left) < 5 || len(right) < 2 {
-			continue
-		}
-		at := left[4]
-		below := at == "/" || dir == at || strings.HasPrefix(dir, at+"/")
-		if below && len(at) >= len(longest) {
-			longest, found = at, right[0]+" on "+filepath.Base(right[1])
-		}
-	}
-	return found
 }

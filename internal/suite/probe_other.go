@@ -16,5 +16,3 @@ func readMemory() int64 {
 
 func readWritten() int64     { return 0 }
 func readCPU() time.Duration { return 0 }
-func kernel() string         { return "" }
-func disk(string) string     { return "" }

@@ -113,7 +113,9 @@ func (s *Session) describe() error {
 		return nil
 	}
 	s.described = true
-	return s.out.Environment(s.environment())
+	env := results.ReadEnvironment(s.Temp)
+	env.Program, env.Settings = "kvstore bench", s.settings()
+	return s.out.Environment(env)
 }
 
 // A Point is a choice of what an experiment varies.
