@@ -35,8 +35,8 @@ var (
 	// ErrExists means that a directory that was to become a store is one already.
 	// It was not touched.
 	ErrExists = errors.New("the directory holds a store already")
-	// ErrVersion means that a newer version of this package wrote the
-	// directory. It was not touched.
+	// ErrVersion means that another version of this package wrote the directory, a
+	// newer one or one from before the first release. It was not touched.
 	ErrVersion = manifest.ErrVersion
 
 	// ErrCorrupt means that stored data is damaged. errors.As with a

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/bits"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -313,6 +314,50 @@ func TestOneCandidate(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestChained: hashes have the same candidate if they agree in the bits that all
+// entries know, however the table has come to where it is.
+func TestChained(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	const known = 1<<(minLevel+knownBits) - 1
+	for round := range 20 {
+		ix := newIndex(t, Options{Chained: true})
+		table := ix.Table(0)
+		classes := map[uint64]uint64{} // address by known bits
+		// Many differ only above the known bits, or by one of those.
+		draw := func() uint64 {
+			return rng.Uint64()&0x3f | rng.Uint64()&0x1f<<24 | rng.Uint64()&0xff<<8&-uint64(round&1)
+		}
+		for address := uint64(1); address < 3000; address++ {
+			h := draw()
+			c := table.Seek(h)
+			has := c.Next()
+			if was, want := classes[h&known]; has != want || has && c.Address() != was {
+				t.Fatalf("the candidate of %#x is there: %v, want %v", h, has, want)
+			}
+			switch {
+			case !has:
+				if err := table.Insert(h, address); err != nil {
+					t.Fatal(err)
+				}
+				classes[h&known] = address
+			case rng.IntN(4) == 0:
+				c.Remove()
+				delete(classes, h&known)
+			}
+			if address%1000 == 0 {
+				b := encode(table)
+				table.Reset()
+				if err := table.Decode(b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := check(table); err != nil || len(classes) != table.Len() {
+			t.Fatalf("%d entries, want %d: %v", table.Len(), len(classes), err)
+		}
+	}
 }
 
 // TestAgrees compares the formula with its definition.

@@ -145,7 +145,7 @@ func (t *Table) Decode(b []byte) error {
 	if t.length != 0 || t.held != 0 {
 		panic("hashindex: Decode into a table in use")
 	}
-	floor, buckets, chains, err := checkSnapshot(b)
+	floor, buckets, chains, err := checkSnapshot(b, t.chains)
 	if err != nil {
 		return err
 	}
@@ -172,8 +172,8 @@ func (t *Table) Decode(b []byte) error {
 }
 
 // checkSnapshot checks all of a snapshot and returns what its header says, and
-// the chains.
-func checkSnapshot(b []byte) (floor, buckets uint64, chains []byte, err error) {
+// the chains. In a chained table all entries know the same bits.
+func checkSnapshot(b []byte, chained bool) (floor, buckets uint64, chains []byte, err error) {
 	corrupt := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))
 	}
@@ -214,7 +214,7 @@ func checkSnapshot(b []byte) (floor, buckets uint64, chains []byte, err error) {
 			known := bits.Len64(binary.LittleEndian.Uint64(rest)>>addressBits) - 1
 			// An entry is not older than the table, so that there are
 			// bits left for all splits that are to come.
-			if known < 0 || uint64(known)+at < floor+knownBits {
+			if known < 0 || uint64(known)+at < floor+knownBits || chained && uint64(known)+at > floor+knownBits {
 				return 0, 0, nil, corrupt("bucket %d has an entry that knows %d bits at level %d", n, known, at)
 			}
 			rest = rest[8:]

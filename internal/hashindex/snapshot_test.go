@@ -127,9 +127,12 @@ func TestSnapshotDamage(t *testing.T) {
 		tag := uint64(1) << (from.floor + knownBits - level - 1 + known)
 		c := slices.Clone(b)
 		binary.LittleEndian.PutUint64(c[25:], tag<<addressBits)
-		if _, _, _, err := checkSnapshot(seal(c)); (err == nil) != (known == 1) {
+		if _, _, _, err := checkSnapshot(seal(c), false); (err == nil) != (known == 1) {
 			t.Errorf("tag %#x at level %d: %v", tag, level, err)
 		}
+	}
+	if _, _, _, err := checkSnapshot(b, true); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("entries that know more than those of a chained table: %v", err)
 	}
 	if to.Len() != 0 || check(to) != nil {
 		t.Fatal("a damaged snapshot left something behind")

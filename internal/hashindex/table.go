@@ -56,7 +56,8 @@ type Table struct {
 	held     int    // number of encoders; the table does not grow while there are any
 	shard    int64
 	ix       *Index
-	_        [2]uint64 // tables do not share a cache line
+	chains   bool      // Options.Chained
+	_        [1]uint64 // tables do not share a cache line
 }
 
 // start makes an empty table with n buckets. Its rows must be zero.
@@ -149,7 +150,11 @@ func (t *Table) Insert(hash, address uint64) error {
 			return err
 		}
 	}
-	tag := 1<<knownBits | hash>>level&(1<<knownBits-1)
+	known := uint64(knownBits)
+	if t.chains {
+		known -= level - t.floor
+	}
+	tag := hash>>level&(1<<known-1) | 1<<known
 	t.push(tail, tag<<addressBits|address)
 	t.length++
 	if t.length > t.limit || (t.groups-1)*(group-1) > t.mask+t.next {

@@ -228,7 +228,7 @@ func (e *hybridLog) fillFrom(b []byte, crc uint32, l *loaded, seen []int64) erro
 			}
 		}
 	}
-	ix, err := hashindex.New(hashindex.Options{Tables: len(e.shards)})
+	ix, err := e.newIndex()
 	if err != nil {
 		return err
 	}

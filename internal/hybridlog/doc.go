@@ -24,7 +24,7 @@
 // operation, but not while it reads from disk; a batch holds those of all its
 // shards, taken in ascending order. An entry of the index (package hashindex)
 // heads a chain: it leads to the newest record among the keys of its tag, and a
-// record to the one before. Two keys share a tag once in some hundred thousand,
+// record to the one before. In a store of n keys one of 2^32/n shares its entry,
 // so nearly always the first record is the one.
 //
 // A Set whose key has its newest record in the mutable region, with room for the

@@ -185,6 +185,12 @@ func (e *hybridLog) openSegment(folder manifest.Folder, p part) (*segment, error
 	return seg, nil
 }
 
+// newIndex returns an empty index. Its entries head chains that are in files, which
+// whoever opens those must divide among the keys in the same way.
+func (e *hybridLog) newIndex() (*hashindex.Index, error) {
+	return hashindex.New(hashindex.Options{Tables: len(e.shards), Chained: true})
+}
+
 // found is a record that a scan of the files came to.
 type found struct {
 	hash, at uint64
@@ -195,7 +201,7 @@ type found struct {
 // bytes: in their order, as of the records of an entry the last one counts.
 func (e *hybridLog) scanAll(l *loaded, seen []int64) (err error) {
 	if l.index == nil {
-		if l.index, err = hashindex.New(hashindex.Options{Tables: len(e.shards)}); err != nil {
+		if l.index, err = e.newIndex(); err != nil {
 			return err
 		}
 	}

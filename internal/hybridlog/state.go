@@ -10,7 +10,7 @@ import (
 
 // The Private part of a state is uvarints:
 //
-//	version    of the format, 0
+//	version    of the format, 1; 0 chained records in another way
 //	log, cold  the next address of each kind
 //	for each file that is a segment:
 //	base       its first address, twice, plus 1 if it is cold
@@ -19,7 +19,7 @@ import (
 //	parity     of the filter
 //
 // The files are in the order of their segments; an index checkpoint comes last.
-const stateVersion = 0
+const stateVersion = 1
 
 // content is what a state says.
 type content struct {
@@ -85,7 +85,7 @@ func decodeState(s manifest.State) (c content, err error) {
 	}
 	const most = 1<<62 - 1
 	if version := number(math.MaxUint32); err == nil && version != stateVersion {
-		return c, fmt.Errorf("%w: the state of the log has format version %d, this program knows up to %d", manifest.ErrVersion, version, stateVersion)
+		return c, fmt.Errorf("%w: the state of the log has format version %d, this program reads %d", manifest.ErrVersion, version, stateVersion)
 	}
 	c.log, c.cold = number(most), number(most)
 	for i, f := range s.Files {

@@ -70,7 +70,7 @@ func TestStateRefusals(t *testing.T) {
 		"cold as log":        {content: func(c *content) { c.parts[0].file.Kind = manifest.Log }},
 		"a hint":             {content: func(c *content) { c.parts[0].file.Kind = manifest.Hint }},
 		"checkpoint first":   {state: func(s *manifest.State) { s.Files[0], s.Files[4] = s.Files[4], s.Files[0] }},
-		"a number too long":  {state: func(s *manifest.State) { s.Private = append([]byte{0}, bytes.Repeat([]byte{0xff}, 11)...) }},
+		"a number too long":  {state: func(s *manifest.State) { s.Private = append([]byte{stateVersion}, bytes.Repeat([]byte{0xff}, 11)...) }},
 	} {
 		c := someContent()
 		if change.content != nil {
@@ -84,11 +84,13 @@ func TestStateRefusals(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	c := someContent()
-	s := c.encode(1)
-	s.Private[0]++
-	if _, err := decodeState(s); !errors.Is(err, manifest.ErrVersion) {
-		t.Errorf("a newer version: %v", err)
+	for _, version := range []byte{stateVersion - 1, stateVersion + 1} {
+		c := someContent()
+		s := c.encode(1)
+		s.Private[0] = version
+		if _, err := decodeState(s); !errors.Is(err, manifest.ErrVersion) {
+			t.Errorf("version %d: %v", version, err)
+		}
 	}
 }
 
@@ -98,8 +100,8 @@ func FuzzDecodeState(f *testing.F) {
 	c := someContent()
 	f.Add(c.encode(1).Private, uint8(4), true, int64(800))
 	f.Add(c.encode(1).Private, uint8(4), false, int64(8))
-	f.Add([]byte{0, 1, 1}, uint8(0), true, int64(0))
-	f.Add(binary.AppendUvarint([]byte{0}, math.MaxUint64), uint8(3), true, int64(1<<62))
+	f.Add([]byte{stateVersion, 1, 1}, uint8(0), true, int64(0))
+	f.Add(binary.AppendUvarint([]byte{stateVersion}, math.MaxUint64), uint8(3), true, int64(1<<62))
 	f.Fuzz(func(t *testing.T, private []byte, files uint8, index bool, size int64) {
 		s := manifest.State{Engine: "hybridlog", Seq: 1, Private: private}
 		base := someContent()

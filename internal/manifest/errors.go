@@ -8,7 +8,7 @@ import (
 // Errors of the directory; package engine passes them on.
 var (
 	ErrNotStore = errors.New("not a kvstore directory")
-	ErrVersion  = errors.New("written by a newer version of kvstore")
+	ErrVersion  = errors.New("written by another version of kvstore")
 	ErrCorrupt  = errors.New("corrupt")
 	ErrFailed   = errors.New("an earlier write failed in a way that cannot be retried; close the store and open it again")
 )
