@@ -67,6 +67,7 @@ type apply struct {
 	hashes   []uint64
 	needs    []uint64 // units for each write, 0 if it is done in place
 	chunks   []chunk
+	filling  int // the chunk that is written to
 	readOnly uint64
 	kept     bool // the hits are those of the whole batch, and still right
 	ahead
@@ -150,7 +151,7 @@ func (a *apply) applyLocked(e *hybridLog, b *engine.Batch, set uint64) (done boo
 // allocLocked finds out what has to be appended and allocates that, and what the
 // index will need. It reports false if there is no room.
 func (a *apply) allocLocked(e *hybridLog, b *engine.Batch) (done bool, err error) {
-	a.chunks, a.needs = a.chunks[:0], a.needs[:0]
+	a.chunks, a.needs, a.filling = a.chunks[:0], a.needs[:0], 0
 	// What is changed in place is decided here, and must stay so.
 	a.readOnly = e.log.readOnly.Load()
 	need, most := uint64(0), uint64(e.o.PageBytes)/unit
@@ -210,10 +211,11 @@ func (a *apply) fillRest() {
 	a.chunks = a.chunks[:0]
 }
 
-// take returns a part of what was allocated.
+// take returns a part of what was allocated. Addresses ascend: of the records of
+// an entry the last one in the log is the newest.
 func (a *apply) take(units uint64) (at uint64, r rec) {
-	for i := range a.chunks {
-		if c := &a.chunks[i]; c.units >= units {
+	for ; a.filling < len(a.chunks); a.filling++ {
+		if c := &a.chunks[a.filling]; c.units >= units {
 			at, r = c.at, c.r
 			c.at, c.r, c.units = at+units, r[units*unit:], c.units-units
 			return at, r
