@@ -66,14 +66,14 @@ func appendExperiments() []Experiment {
 			Name:     "append-threshold",
 			Title:    "AppendLog: size of segments",
 			Question: "How large should the files of the log be?",
-			Differs: ratedDiffers + " The study's thresholds of 100 bytes to 100 KB became 16 KiB to 64 MiB: the least here is 4 KiB, " +
-				"and a file that holds 200 records is not worth opening.",
+			Differs: ratedDiffers + " The study's thresholds of 100 bytes to 100 KB became 64 KiB to 64 MiB: with 16 KiB " +
+				"the writes at full speed fill files faster than they are merged, until the store has the most it may have and refuses writes.",
 			Engines: []string{"appendlog"}, Minutes: 5,
 			Main: append([]Column{{statePhase, "disk_bytes"}}, rateMain...),
 			Run: func(ctx context.Context, s *Session) error {
 				work := ratedWork(s, 2e6)
 				var points []Point
-				for _, size := range scaled(s, []float64{16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20}, 16<<10) {
+				for _, size := range scaled(s, []float64{64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20}, 16<<10) {
 					contenders := s.All(kvstore.Options{}, func(kvstore.Engine) kvstore.Engine {
 						return kvstore.AppendLog{SegmentBytes: size}
 					})
