@@ -3,8 +3,12 @@ package hybridlog_test
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -45,7 +49,10 @@ func (m *lockedMap) set(key, value []byte) {
 //
 //	mixed   Get and Set by turns
 //	update  Update for every key; of the map Get and Set under one lock
-//	batch   MultiGet of 32 keys and Apply of 32 writes by turns; of the map one by one
+//	batch   MultiGet of 32 keys and Apply of 32 writes by turns; of the others one by one
+//
+// With KVSTORE_FASTER, the path of testdata/faster.cc as a program, FASTER in C++
+// takes turns with them.
 func BenchmarkInMemory(b *testing.B) {
 	const keys = 4 << 20
 	s, err := kvstore.Open(b.TempDir(), kvstore.Options{Engine: kvstore.HybridLog{}, MemoryBytes: 1 << 30})
@@ -65,6 +72,7 @@ func BenchmarkInMemory(b *testing.B) {
 		}
 		m.set(buf, value)
 	}
+	peer := startFaster(b, keys)
 	draws := func(next func() uint64) []uint32 {
 		d := make([]uint32, 1<<22)
 		for i := range d {
@@ -88,11 +96,14 @@ func BenchmarkInMemory(b *testing.B) {
 				b.Run(fmt.Sprintf("%s/%s/goroutines=%d", work, dist.name, goroutines), func(b *testing.B) {
 					const run = 1 << 18
 					ours, theirs := ourWork(b, s, work, key), mapWork(m, work, key)
-					var us, them []float64
+					var us, them, faster []float64
 					at := 0
-					turn := func(do func(d []uint32)) float64 {
+					next := func() []uint32 {
 						at = (at + run) & (len(d) - 1)
-						part := d[at : at+run]
+						return d[at : at+run]
+					}
+					turn := func(do func(d []uint32)) float64 {
+						part := next()
 						begin := time.Now()
 						var wg sync.WaitGroup
 						for g := range goroutines {
@@ -104,17 +115,78 @@ func BenchmarkInMemory(b *testing.B) {
 					for b.Loop() {
 						us = append(us, turn(ours))
 						them = append(them, turn(theirs))
+						if peer != nil {
+							faster = append(faster, run/1e6/peer.do(b, work, goroutines, next()))
+						}
 					}
-					slices.Sort(us)
-					slices.Sort(them)
-					b.ReportMetric(us[len(us)/2], "Mops/s")
-					b.ReportMetric(them[len(them)/2], "map-Mops/s")
-					b.ReportMetric(us[len(us)/2]/them[len(them)/2], "ratio")
+					b.ReportMetric(median(us), "Mops/s")
+					b.ReportMetric(median(them), "map-Mops/s")
+					b.ReportMetric(median(us)/median(them), "ratio")
+					if peer != nil {
+						b.ReportMetric(median(faster), "FASTER-Mops/s")
+						b.ReportMetric(median(us)/median(faster), "FASTER-ratio")
+					}
 					b.ReportMetric(0, "ns/op")
 				})
 			}
 		}
 	}
+}
+
+func median(of []float64) float64 {
+	slices.Sort(of)
+	return of[len(of)/2]
+}
+
+// faster is testdata/faster.cc, running.
+type faster struct {
+	requests io.Writer
+	answers  io.Reader
+}
+
+func startFaster(b *testing.B, keys int) *faster {
+	program := os.Getenv("KVSTORE_FASTER")
+	if program == "" {
+		return nil
+	}
+	cmd := exec.Command(program, strconv.Itoa(keys))
+	cmd.Stderr = os.Stderr
+	requests, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	answers, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		requests.Close()
+		if err := cmd.Wait(); err != nil {
+			b.Error(err)
+		}
+	})
+	f := &faster{requests, answers}
+	f.do(b, "", 1, nil) // it has loaded its keys
+	return f
+}
+
+// do has a work done for keys, and returns the seconds that it took.
+func (f *faster) do(b *testing.B, work string, threads int, keys []uint32) (seconds float64) {
+	request := []uint32{0, uint32(threads), uint32(len(keys))}
+	if work == "update" {
+		request[0] = 1
+	}
+	err := binary.Write(f.requests, binary.LittleEndian, slices.Concat(request, keys))
+	if err == nil {
+		err = binary.Read(f.answers, binary.LittleEndian, &seconds)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return seconds
 }
 
 // ourWork returns a function that does a work for the keys that were drawn.
