@@ -200,7 +200,7 @@ func TestHang(t *testing.T) {
 func TestSlowSender(t *testing.T) {
 	setKeys(t)
 	s := openTest(t, newFake(t).URL)
-	s, err := open(s.address, newTransport(100*time.Millisecond))
+	s, err := open(s.address, newTransport(time.Second))
 	must(t, err)
 	s.patience = 0
 	must(t, s.Put(t.Context(), "a", slow{strings.NewReader(strings.Repeat("x", 2<<20))}, 2<<20))
@@ -209,7 +209,7 @@ func TestSlowSender(t *testing.T) {
 type slow struct{ io.ReaderAt }
 
 func (s slow) ReadAt(p []byte, off int64) (int, error) {
-	time.Sleep(10 * time.Millisecond)
+	time.Sleep(50 * time.Millisecond)
 	return s.ReaderAt.ReadAt(p[:min(len(p), 64<<10)], off)
 }
 
