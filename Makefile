@@ -12,7 +12,7 @@ test:
 
 # With SHORT=-short there are fewer random histories, and no scripts of commands.
 race:
-	CGO_ENABLED=1 go test -race $(SHORT) ./...
+	CGO_ENABLED=1 go test -race -timeout 5m $(SHORT) ./...
 
 # Crash images, failing calls and damaged bytes, one in CRASH of them, and kill -9.
 crash:
