@@ -2,6 +2,7 @@ package lsmtree
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/nikosgavalas/kvstore/internal/logfile"
 	"github.com/nikosgavalas/kvstore/internal/manifest"
@@ -27,17 +28,19 @@ type journal interface {
 // noLog only counts. What was recovered of an earlier log is in the memtable,
 // and goes when that is flushed.
 type noLog struct {
-	dir *manifest.Dir
-	mu  struct {
+	dir     *manifest.Dir
+	durable atomic.Uint64 // read by those who hold locks that are taken under mu
+	mu      struct {
 		sync.Mutex
-		seq, durable uint64
-		closed       bool
+		seq    uint64
+		closed bool
 	}
 }
 
 func newNoLog(dir *manifest.Dir, r logfile.Recovered) *noLog {
 	l := &noLog{dir: dir}
-	l.mu.seq, l.mu.durable = r.Seq, r.Durable()
+	l.mu.seq = r.Seq
+	l.durable.Store(r.Durable())
 	return l
 }
 
@@ -66,13 +69,10 @@ func (l *noLog) Freeze(fn func(tail logfile.Span, seq uint64) error) error {
 func (l *noLog) Seq() (issued, durable uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.mu.seq, l.mu.durable
+	return l.mu.seq, l.durable.Load()
 }
 
-func (l *noLog) Durable() uint64 {
-	_, durable := l.Seq()
-	return durable
-}
+func (l *noLog) Durable() uint64 { return l.durable.Load() }
 
 func (l *noLog) Split(fn func(tail logfile.Span, seq uint64) error) (split bool, err error) {
 	return true, l.Freeze(fn)
@@ -82,7 +82,7 @@ func (l *noLog) Split(fn func(tail logfile.Span, seq uint64) error) (split bool,
 func (l *noLog) Cover(seq uint64, _ []*logfile.File) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mu.durable = max(l.mu.durable, seq)
+	l.durable.Store(max(l.durable.Load(), seq))
 }
 
 func (l *noLog) Turn(commit func(next *logfile.File, seq uint64) error) error {
@@ -94,7 +94,7 @@ func (l *noLog) Turn(commit func(next *logfile.File, seq uint64) error) error {
 	if err := commit(nil, l.mu.seq); err != nil {
 		return err
 	}
-	l.mu.durable = l.mu.seq
+	l.durable.Store(l.mu.seq)
 	return nil
 }
 
