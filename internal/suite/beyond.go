@@ -24,7 +24,7 @@ func memoryRatio() Experiment {
 		Title:    "More data than memory",
 		Question: "What is left of the throughput if the data is a multiple of the memory that the store may use?",
 		Differs:  "MemOnly does not obey the budget, and the page cache holds what it can.",
-		Beyond:   true, Minutes: 12,
+		Beyond:   true, Minutes: 3,
 		Main: []Column{{mixedPhase, "ops_per_second"}, {mixedPhase, "p99_ns"}, {statePhase, "rss_bytes"}},
 		Run: func(ctx context.Context, s *Session) error {
 			const record = 16 + 100
@@ -56,7 +56,7 @@ func latencyRate() Experiment {
 		Name:     "latency-rate",
 		Title:    "Latency under load",
 		Question: "How does latency grow with the offered rate, and where does each engine saturate?",
-		Beyond:   true, Minutes: 9,
+		Beyond:   true, Minutes: 5,
 		Main: []Column{{paced, "p50_ns"}, {paced, "p99_ns"}, {paced, "p99_9_ns"}, {paced, "ops_per_second"}},
 		Run: func(ctx context.Context, s *Session) error {
 			keys := s.Count(1e6, 5000)
@@ -83,7 +83,7 @@ func valueSize() Experiment {
 		Title:    "Size of values",
 		Question: "How does throughput change with the size of values?",
 		Differs:  "There are as many keys as 256 MB hold, at most a million, so that the state fits in memory.",
-		Beyond:   true, Minutes: 7,
+		Beyond:   true, Minutes: 2,
 		Main: []Column{{writes, "ops_per_second"}, {reads, "ops_per_second"}, {statePhase, "disk_bytes"}},
 		Run: func(ctx context.Context, s *Session) error {
 			var points []Point
@@ -113,7 +113,7 @@ func skew() Experiment {
 		Title:    "Skew of keys",
 		Question: "Which engine gains how much from keys that are used more often than others?",
 		Differs:  "Data of four times the memory.",
-		Beyond:   true, Minutes: 7,
+		Beyond:   true, Minutes: 3,
 		Main: []Column{{mixedPhase, "ops_per_second"}, {mixedPhase, "p99_ns"}},
 		Run: func(ctx context.Context, s *Session) error {
 			keys := s.Count(1e6, 10e3)

@@ -29,7 +29,7 @@ func dataflow() Experiment {
 		Differs: "Nothing is sent over a network, and that a worker is dead is known at once. Transactions read and update two or three accounts, " +
 			"of several workers, and all answers and the final state are compared with those of the transactions one after the other. " +
 			"There is one more point, with snapshots that are uploaded to a directory.",
-		Minutes: 17,
+		Minutes: 15,
 		Main: []Column{
 			{transactions, "recovery_seconds"}, {transactions, "snapshot_seconds"},
 			{transactions, "p50_ns"}, {transactions, "p99_ns"}, {transactions, "p99_9_ns"},

@@ -34,7 +34,7 @@ func hybridExperiments() []Experiment {
 			Title:    "HybridLog: size of the mutable region",
 			Question: "How much does it gain to change more of the log in place?",
 			Differs:  ratedDiffers + " The study's 100 to 8000 records became 512 KiB to 32 MiB." + rounded,
-			Engines:  []string{"hybridlog"}, Minutes: 5, Main: rateMain,
+			Engines:  []string{"hybridlog"}, Minutes: 2, Main: rateMain,
 			Run: vary("mutable_bytes", []float64{512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20, 32 << 20},
 				func(e *kvstore.HybridLog, size int64) { e.MutableBytes = size }),
 		},
@@ -43,7 +43,7 @@ func hybridExperiments() []Experiment {
 			Title:    "HybridLog: size of the read-only region",
 			Question: "Does it help to keep more of what is on its way to disk in memory?",
 			Differs:  ratedDiffers + " The study's 5 to 1000 records became 256 KiB to 16 MiB." + rounded,
-			Engines:  []string{"hybridlog"}, Minutes: 5, Main: rateMain,
+			Engines:  []string{"hybridlog"}, Minutes: 2, Main: rateMain,
 			Run: vary("read_only_bytes", []float64{256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20},
 				func(e *kvstore.HybridLog, size int64) { e.ReadOnlyBytes = size }),
 		},
@@ -68,7 +68,7 @@ func appendExperiments() []Experiment {
 			Question: "How large should the files of the log be?",
 			Differs: ratedDiffers + " The study's thresholds of 100 bytes to 100 KB became 64 KiB to 64 MiB: with 16 KiB " +
 				"the writes at full speed fill files faster than they are merged, until the store has the most it may have and refuses writes.",
-			Engines: []string{"appendlog"}, Minutes: 5,
+			Engines: []string{"appendlog"}, Minutes: 2,
 			Main: append([]Column{{statePhase, "disk_bytes"}}, rateMain...),
 			Run: func(ctx context.Context, s *Session) error {
 				work := ratedWork(s, 2e6)
@@ -87,7 +87,7 @@ func appendExperiments() []Experiment {
 			Title:    "AppendLog: rewriting single segments",
 			Question: "Does it pay to rewrite every segment alone as soon as it is full?",
 			Differs:  "The study's 1000 to 10 000 operations a second became ten times as many or more, and segments have 1 MiB.",
-			Engines:  []string{"appendlog"}, Minutes: 5,
+			Engines:  []string{"appendlog"}, Minutes: 2,
 			Main: append([]Column{{statePhase, "disk_bytes"}}, rateMain...),
 			Run: func(ctx context.Context, s *Session) error {
 				rates := []float64{20e3, 100e3, 200e3}

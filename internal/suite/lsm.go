@@ -60,7 +60,7 @@ func lsmExperiments() []Experiment {
 			Title:    "LSMTree: runs per level",
 			Question: "Do more runs per level make writes faster and reads slower?",
 			Differs:  ratedDiffers + " The memtable is 1 MiB, so that there are levels.",
-			Engines:  lsmOnly, Minutes: 9, Main: rateMain,
+			Engines:  lsmOnly, Minutes: 4, Main: rateMain,
 			Run: vary("runs", 2e6, []float64{2, 3, 4, 8, 9, 10, 11, 12, 13, 14, 15, 16}, func(e *kvstore.LSMTree, v float64) {
 				e.MaxRunsPerLevel = int(v)
 			}),
@@ -70,7 +70,7 @@ func lsmExperiments() []Experiment {
 			Title:    "LSMTree: records for each fence pointer",
 			Question: "What does a larger density factor cost reads, and what does it save?",
 			Differs:  ratedDiffers + " The memtable is 1 MiB.",
-			Engines:  lsmOnly, Minutes: 8,
+			Engines:  lsmOnly, Minutes: 3,
 			Main: append([]Column{{statePhase, "memory_bytes"}, {statePhase, "disk_bytes"}}, rateMain...),
 			Run: vary("density", 2e6, []float64{10, 30, 50, 70, 90, 110, 130, 150, 170, 190}, func(e *kvstore.LSMTree, v float64) {
 				e.DensityFactor = int(v)
@@ -82,7 +82,7 @@ func lsmExperiments() []Experiment {
 			Question: "What does a larger memtable gain, and how much memory does it take?",
 			Differs: ratedDiffers + " The study's memtables of 100 bytes to 100 KB are smaller than the least here, which is 4 KiB, " +
 				"so it is 4 KiB to 64 MiB.",
-			Engines: lsmOnly, Minutes: 7,
+			Engines: lsmOnly, Minutes: 5,
 			Main: append([]Column{{statePhase, "rss_bytes"}, {statePhase, "memory_bytes"}}, rateMain...),
 			Run: vary("memtable_bytes", 500e3, []float64{4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20},
 				func(e *kvstore.LSMTree, v float64) { e.MemtableBytes = int64(v) }),

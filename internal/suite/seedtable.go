@@ -23,7 +23,7 @@ func seedTable() Experiment {
 		Title:    "The table of the project's first description",
 		Question: "How fast is each engine at writing and reading tiny records, beside a map under a mutex?",
 		Differs:  "Nothing at scale 1. The same is printed in the form of the description by kvstore bench seed-table.",
-		Minutes:  4,
+		Minutes:  1,
 		Main:     []Column{{writes, "ops_per_second"}, {writes, "map_ratio"}, {reads, "ops_per_second"}, {reads, "map_ratio"}},
 		Run: func(ctx context.Context, s *Session) error {
 			var points []Point

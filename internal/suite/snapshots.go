@@ -30,7 +30,7 @@ func snapshotExperiments() []Experiment {
 			Question: "Does the time that all snapshots took together grow linearly, or quadratically as with full dumps?",
 			Differs: "The study began with 1000 keys and added 1000 seven times; it is ten times as many here, of 4 bytes, " +
 				"as there are only 65536 of 2. Snapshots are uploaded, and the remote takes a microsecond for a byte.",
-			Minutes: 2, Main: snapshotMain,
+			Minutes: 1, Main: snapshotMain,
 			Run: func(ctx context.Context, s *Session) error {
 				n := s.Count(10e3, 1000)
 				work := &Work{Keys: 8 * n, KeyBytes: 4, ValueBytes: 8}
@@ -52,7 +52,7 @@ func snapshotExperiments() []Experiment {
 			Differs: "The study wrote 1 GB over all keys of 2 bytes first; here it is 100 MB, in 10 million writes, of which only the last of each key is left anyway. " +
 				"Snapshot 0 is the one after that; it is not delayed, and no part of the sums. " +
 				"Snapshots are uploaded, and the remote takes a microsecond for a byte.",
-			Minutes: 4, Main: snapshotMain,
+			Minutes: 2, Main: snapshotMain,
 			Run: func(ctx context.Context, s *Session) error {
 				work := &Work{
 					Keys: min(1<<16, s.Count(1<<16, 2048)), KeyBytes: 2, ValueBytes: 8,
@@ -152,7 +152,7 @@ func snapshotBytes() Experiment {
 		Name:     "snapshot-bytes",
 		Title:    "Bytes of a snapshot",
 		Question: "How many bytes are uploaded for each byte of the records that have changed since the last snapshot?",
-		Beyond:   true, Minutes: 3,
+		Beyond:   true, Minutes: 2,
 		Main: []Column{{snapshotPhase, "bytes_ratio"}, {snapshotPhase, "snapshot_bytes"}, {snapshotPhase, "snapshot_seconds"}},
 		Run: func(ctx context.Context, s *Session) error {
 			const keyBytes, valueBytes = 16, 100
@@ -212,7 +212,7 @@ func timeline() Experiment {
 		Name:     "timeline",
 		Title:    "How it goes on",
 		Question: "How steady are throughput and latency while runs are merged and snapshots taken?",
-		Beyond:   true, Minutes: 6,
+		Beyond:   true, Minutes: 4,
 		Main: []Column{{mixed, "ops_per_second"}, {mixed, "p50_ns"}, {mixed, "p99_ns"}, {mixed, "max_ns"}},
 		Run: func(ctx context.Context, s *Session) error {
 			keys := s.Count(1e6, 5000)

@@ -27,7 +27,7 @@ func stateExperiments() []Experiment {
 			Question: "How soon is each engine ready after it was closed, and after its process was killed?",
 			Differs: "The study's numbers of operations, on a million keys of 5 bytes. Opening after a kill is measured too, " +
 				"on a copy of the files that was made while the store was open, after a snapshot. What was written is read from it.",
-			Minutes: 8,
+			Minutes: 1,
 			Main:    []Column{{openPhase, "open_seconds"}, {killedPhase, "open_seconds"}},
 			Run: func(ctx context.Context, s *Session) error {
 				var points []Point
@@ -54,7 +54,7 @@ func stateExperiments() []Experiment {
 			Question: "How much memory does each engine take for how many keys?",
 			Differs: "Keys and values of 8 bytes, with the default budget of 64 MiB, of which the engines use as much as the data is worth. " +
 				"Memory is what the operating system counts, not what a language guesses.",
-			Minutes: 5,
+			Minutes: 1,
 			Main:    []Column{{statePhase, "rss_bytes"}, {statePhase, "memory_bytes"}, {statePhase, "disk_bytes"}, {statePhase, "rss_bytes_per_key"}},
 			Run: func(ctx context.Context, s *Session) error {
 				var points []Point

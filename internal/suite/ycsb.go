@@ -34,7 +34,7 @@ func ycsb() Experiment {
 			"F: half read-modify-write, as one operation. Records of 1 KB that fit in memory, two goroutines. " +
 			"Each workload begins with its own load. Hash engines sort all keys for a scan, so E ends after a while; the map cannot scan.",
 		Beyond:  true,
-		Minutes: 12,
+		Minutes: 3,
 		Main:    []Column{{runPhase, "ops_per_second"}, {runPhase, "map_ratio"}, {runPhase, "p99_ns"}},
 		Run: func(ctx context.Context, s *Session) error {
 			records := s.Count(200e3, 2000)
