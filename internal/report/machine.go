@@ -44,7 +44,8 @@ func machines(all []results.Environment) (list []machine, warnings []string) {
 		list = append(list, machine{append([][2]string{{"measured", when}}, rows[key]...)})
 	}
 	several := func(what string, of func(results.Environment) string) {
-		if names := unique(all, of); len(names) > 1 {
+		names := slices.DeleteFunc(unique(all, of), func(name string) bool { return name == "" })
+		if len(names) > 1 {
 			slices.Sort(names)
 			warnings = append(warnings, fmt.Sprintf("The results come from several %s (%s): figures of different ones do not compare.", what, strings.Join(names, "; ")))
 		}

@@ -18,7 +18,7 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/results"
 )
 
-var update = flag.Bool("update", false, "rewrite the files in testdata")
+var update = flag.Bool("update", false, "rewrite the files in testdata, and the page of the published results")
 
 // html returns a page.
 func html(t *testing.T, r results.Results) string {
@@ -292,17 +292,19 @@ func TestOdd(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	a := results.Environment{CPU: "a", Cores: 2, Revision: "1", Settings: map[string]string{"scale": "1"}}
-	b, c, d, e := a, a, a, a
+	b, c, d, e, peers := a, a, a, a, a
 	b.CPU = "b"
 	c.Revision = "2"
 	d.Modified = true
 	e.Settings = map[string]string{"scale": "0.02"}
+	peers.Settings = nil // it has them in its points
 	for _, test := range []struct {
 		all  []results.Environment
 		says []string
 	}{
 		{nil, []string{"do not say"}},
 		{[]results.Environment{a, a}, nil},
+		{[]results.Environment{a, peers}, nil},
 		{[]results.Environment{a, b}, []string{"several machines"}},
 		{[]results.Environment{a, c}, []string{"several revisions"}},
 		{[]results.Environment{d}, []string{"built with changes"}},
