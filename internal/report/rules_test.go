@@ -60,6 +60,9 @@ func TestFindings(t *testing.T) {
 	latency := func(experiment, parameter string, x any, phase string, v float64) results.Measurement {
 		return one(experiment, "LSMTree", phase, results.At{parameter: x}, "p50_ns", v)
 	}
+	speedOf := func(experiment, parameter string, x any, phase string, v float64) results.Measurement {
+		return one(experiment, "LSMTree", phase, results.At{parameter: x}, "ops_per_second", v)
+	}
 	growing := func(engine string, power int) (all []results.Measurement) {
 		for i := 1.0; i <= 4; i++ {
 			total := i
@@ -85,15 +88,24 @@ func TestFindings(t *testing.T) {
 	pair := func(experiment, parameter string, low, high any, phase string, from, to float64) []results.Measurement {
 		return []results.Measurement{
 			latency(experiment, parameter, low, phase, from), latency(experiment, parameter, high, phase, to),
-			// Without a pace it says the opposite, and does not count.
+			// The latency without a pace says the opposite, and does not count.
 			latency(experiment, parameter, low, strings.TrimPrefix(phase, "paced "), to), latency(experiment, parameter, high, strings.TrimPrefix(phase, "paced "), from),
 		}
+	}
+	// decided has a throughput, which counts, and latencies that say the opposite.
+	decided := func(experiment, parameter string, low, high any, from, to float64) []results.Measurement {
+		return append(pair(experiment, parameter, low, high, "paced writes", from, to),
+			speedOf(experiment, parameter, low, "writes", from), speedOf(experiment, parameter, high, "writes", to))
 	}
 	for _, c := range []struct {
 		claim string
 		all   []results.Measurement
 		want  string
 	}{
+		{"Writes get faster", decided("lsm-runs", "runs", 2.0, 16.0, 5, 10), confirmed},
+		{"Writes get faster", decided("lsm-runs", "runs", 2.0, 16.0, 10, 5), refuted},
+		{"Writes do not get faster with it", decided("append-compaction", "compaction", "off", "on", 10, 5), confirmed},
+		{"Writes do not get faster with it", decided("append-compaction", "compaction", "off", "on", 5, 10), refuted},
 		{"Writes get faster", pair("lsm-runs", "runs", 2.0, 16.0, "paced writes", 10, 5), confirmed},
 		{"Writes get faster", pair("lsm-runs", "runs", 2.0, 16.0, "paced writes", 5, 10), refuted},
 		{"Writes get faster", pair("lsm-runs", "runs", 2.0, 16.0, "paced writes", 100, 99), refuted},

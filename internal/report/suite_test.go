@@ -11,8 +11,10 @@ import (
 // measures, by these names.
 func TestSourcesExist(t *testing.T) {
 	all := slices.Concat(fastestWrites, fastestReads, leastMemory, fastestRecovery, fastestSnapshots, []source{
+		{experiment: "lsm-runs", phase: "writes", values: speed},
 		{experiment: "lsm-runs", phase: "paced writes", values: []string{"p50_ns"}},
 		{experiment: "lsm-density", phase: "paced reads", values: []string{"p50_ns"}},
+		{experiment: "append-compaction", phase: "reads", values: speed},
 		{experiment: "append-compaction", phase: "paced writes", values: []string{"p50_ns"}},
 		{experiment: "skew", phase: "mixed", values: speed},
 		{experiment: "snapshot-growing", phase: "snapshot", values: []string{"cumulative_seconds"}},
