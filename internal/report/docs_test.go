@@ -3,8 +3,10 @@ package report
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,6 +55,25 @@ type document struct {
 	Machines []machine
 	Warnings []string
 	sets     []dataset
+}
+
+// Repetitions says which experiments were repeated how often.
+func (d document) Repetitions() []string {
+	names := map[int][]string{}
+	for _, set := range d.sets {
+		most := 0
+		for _, g := range set.groups {
+			for _, v := range g.Values {
+				most = max(most, v.Reps)
+			}
+		}
+		names[most] = append(names[most], set.name)
+	}
+	var list []string
+	for _, n := range slices.Backward(slices.Sorted(maps.Keys(names))) {
+		list = append(list, fmt.Sprintf("%d: %s", n, strings.Join(names[n], ", ")))
+	}
+	return list
 }
 
 // A quote is a figure in a text.
