@@ -88,9 +88,7 @@ func (q quote) String() string { return format(q.value, q.spread.Median) }
 // alone, they fail.
 func (d document) functions() template.FuncMap {
 	return template.FuncMap{
-		"of": d.of,
-		// ratio shows how many times b goes into a.
-		"ratio": func(a, b quote) string { return times(a.spread.Median / b.spread.Median) },
+		"of":    d.of,
 		"bench": benchmark,
 		"list":  func(words ...string) []string { return words },
 	}

@@ -107,13 +107,13 @@ func measuresOf(groups []results.Group, phase string) []measure {
 	of := func(phase, value string) []results.Group {
 		return where(having(groups, value), func(g results.Group) bool { return g.Phase == phase })
 	}
-	paced := "paced " + phase
+	paced, p50 := "paced "+phase, "p50 at a steady rate"
 	if len(of(paced, "p50_ns")) == 0 {
-		paced = phase
+		paced, p50 = phase, "p50"
 	}
 	all := []measure{
 		{"ops_per_second", "throughput", of(phase, "ops_per_second")},
-		{"p50_ns", "p50 at a steady rate", of(paced, "p50_ns")},
+		{"p50_ns", p50, of(paced, "p50_ns")},
 		{"p95_ns", "p95", of(paced, "p95_ns")},
 	}
 	return slices.DeleteFunc(all, func(m measure) bool { return len(m.groups) == 0 })
