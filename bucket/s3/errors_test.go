@@ -181,7 +181,7 @@ func TestHang(t *testing.T) {
 			defer cancel()
 			begin := time.Now()
 			wantError(t, do(ctx, s), s, context.DeadlineExceeded)
-			if took := time.Since(begin); took > 2*time.Second {
+			if took := time.Since(begin); took > 10*time.Second {
 				t.Errorf("took %v", took)
 			}
 			ctx, cancel = context.WithCancel(t.Context())

@@ -86,10 +86,11 @@ func (p *plan) run(ctx context.Context, target Target, done *atomic.Int64, steps
 	}
 	ready.Wait()
 	runtime.ReadMemStats(&before)
+	// The limit counts from the start or later, so no phase is shorter than it.
+	start = time.Now()
 	if p.phase.Limit > 0 {
 		defer time.AfterFunc(p.phase.Limit, func() { stop.Store(true) }).Stop()
 	}
-	start = time.Now()
 	close(open)
 	finished.Wait()
 	elapsed := time.Since(start)
