@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -189,5 +190,30 @@ func TestDocumentedFiles(t *testing.T) {
 				t.Errorf("%s: %v", path, err)
 			}
 		}
+	}
+}
+
+// TestPublishedReport: the published report is what the command makes of the
+// results beside it.
+func TestPublishedReport(t *testing.T) {
+	t.Chdir("../..")
+	out := filepath.Join(t.TempDir(), "report.html")
+	cmd := newReportCommand()
+	cmd.SetArgs([]string{"--in", "docs/results", "--out", out})
+	cmd.SetOut(io.Discard)
+	if err := cmd.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	const published = "docs/results/report.html"
+	got, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(published)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is not up to date; run: go run ./cmd/kvstore report --in docs/results --out %[1]s", published)
 	}
 }
