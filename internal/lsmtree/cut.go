@@ -63,6 +63,11 @@ func (t *tree) Cut() (engine.Cut, error) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		c.seq = seq
+		if t.o.NoLog {
+			// Here no memtable is frozen, and what was written since that was
+			// found out is in no part of a log: the runs have all up to this.
+			c.seq = t.active.Load().after
+		}
 		c.content = t.contentLocked()
 		c.content.growing = nil
 		c.content.parts, _ = t.wal.partsUpTo(tail)
@@ -140,12 +145,8 @@ func (c *cut) Finish(ctx context.Context) (manifest.State, error) {
 		return manifest.State{}, err
 	}
 	c.waited()
-	if c.t.o.NoLog && c.t.log.Durable() < c.seq {
-		// Somebody else has flushed, and the manifest may not name the run yet:
-		// without a log a crash would go back to before the snapshot.
-		if err := c.t.publish(); err != nil {
-			return manifest.State{}, err
-		}
+	if err := c.publish(); err != nil {
+		return manifest.State{}, err
 	}
 	s := c.content
 	s.parts = slices.Clone(s.parts)
@@ -181,6 +182,21 @@ func (c *cut) flush(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// publish makes the manifest name the runs of a cut without a log. If somebody
+// else has flushed, it may not do so yet, and a crash would go back to before the
+// snapshot.
+func (c *cut) publish() error {
+	if !c.t.o.NoLog {
+		return nil
+	}
+	c.t.flushing.Lock() // a load replaces what is named
+	defer c.t.flushing.Unlock()
+	if c.t.log.Durable() >= c.seq {
+		return nil
+	}
+	return c.t.publish()
 }
 
 // sum fills in the checksum of a part of the log, if it has none.

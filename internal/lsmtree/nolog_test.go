@@ -29,3 +29,37 @@ func TestNoLogDurable(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// writeFirst has a write come in between when a cut has looked at the memtable and
+// is about to freeze the log.
+type writeFirst struct {
+	journal
+	write func()
+}
+
+func (j *writeFirst) Freeze(fn func(tail logfile.Span, seq uint64) error) error {
+	if write := j.write; write != nil {
+		j.write = nil
+		write()
+	}
+	return j.journal.Freeze(fn)
+}
+
+// TestNoLogCutOfNothing: where everything is flushed, a cut of a tree without a
+// log does not count a write that is in no run yet.
+func TestNoLogCutOfNothing(t *testing.T) {
+	d := small
+	d.NoLog = true
+	w := newWorld(t, d)
+	w.set(t, "a", "1")
+	w.flush(t)
+	before, _ := w.e.log.Seq()
+	w.e.log.begin(&writeFirst{w.e.log.now(), func() { must(t, w.e.Set([]byte("a"), []byte("2"))) }})
+	s := w.cut(t)
+	if s.state.Seq != before {
+		t.Errorf("the cut is at %d, with runs up to %d", s.state.Seq, before)
+	}
+	w.rollback(t, s)
+	w.check(t)
+	w.end(t)
+}
