@@ -60,7 +60,8 @@ memory take that figure first. If all are ruled out the exit status is 1.
 
 Durability is what a crash must leave of the writes that have returned:
   snapshot   those before the last snapshot, as a stream processor needs it
-  none       all, if the process dies; fewer after a power cut
+  none       all, if the process dies; fewer after a power cut (the default
+             where no snapshots are taken)
   interval   as none, and after a power cut those older than a second
   always     all`,
 		Example: `  kvstore advise --keys 1000000 --value-size 100 --reads 0.5 --dist zipfian \
@@ -99,6 +100,12 @@ Durability is what a crash must leave of the writes that have returned:
 						cfg.SnapshotEvery = time.Duration(replay.Seconds / float64(replay.Snapshots) * float64(time.Second)).Round(time.Millisecond)
 					}
 				}
+			}
+			if cfg.SnapshotEvery == 0 && cfg.Durability == advise.ToSnapshot {
+				if cmd.Flags().Changed("durability") {
+					return errors.New("without snapshots a crash would leave nothing: with --durability snapshot give --snapshot-every too, or ask for --durability none")
+				}
+				cfg.Durability = advise.SyncNone
 			}
 			return runAdvise(cmd.Context(), cfg, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},

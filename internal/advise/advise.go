@@ -85,7 +85,7 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 		}
 	}()
 	r = Report{
-		Workload: cfg.Workload, Machine: results.ReadEnvironment(""), Seconds: cfg.Time.Seconds(),
+		Workload: cfg.Workload, Machine: results.ReadEnvironment(cfg.Dir), Seconds: cfg.Time.Seconds(),
 		Needs: ReportNeeds{
 			MemoryBytes: cfg.Memory, SnapshotEverySeconds: cfg.SnapshotEvery.Seconds(),
 			Durability: cfg.Durability.String(), OpsPerSecond: cfg.Rate, For: cfg.For.String(), Goroutines: cfg.Goroutines,

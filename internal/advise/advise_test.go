@@ -30,9 +30,9 @@ func empty(t *testing.T, dir string) {
 
 // TestRun: every figure of every engine is there.
 func TestRun(t *testing.T) {
-	d := describe(func(d *Description) { d.Scans = 0.001 })
+	d := describe(func(d *Description) { d.Scans = 0.02 })
 	cfg := config(t, d)
-	cfg.SnapshotEvery = time.Minute
+	cfg.Time, cfg.SnapshotEvery = 1500*time.Millisecond, time.Minute
 	r, err := Run(context.Background(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func TestRun(t *testing.T) {
 	if r.Advice.Engine == "" || !strings.Contains(r.Options, "16 << 20") {
 		t.Errorf("advice %+v, options %s", r.Advice, r.Options)
 	}
-	if !strings.Contains(strings.Join(r.Notes, "\n"), "snapshots were taken every 50ms, not every 1m0s") {
+	if !strings.Contains(strings.Join(r.Notes, "\n"), "snapshots were taken every 500ms, not every 1m0s") {
 		t.Errorf("notes %q", r.Notes)
 	}
 }
@@ -104,7 +104,7 @@ func TestRecordAndAdvise(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Keys < 350 || p.Keys > 650 || p.Operations < 2800 || p.Operations > 5200 {
+	if p.Keys < 250 || p.Keys > 750 || p.Operations < 2000 || p.Operations > 6000 {
 		t.Errorf("the trace stands for %d keys and %d operations, want about 500 and 4000", p.Keys, p.Operations)
 	}
 	cfg := config(t, p)
@@ -189,6 +189,10 @@ func TestCode(t *testing.T) {
 			code := Code(e.String(), Needs{Memory: 1 << 30, Durability: c.d})
 			if _, err := parser.ParseExpr(code); err != nil || !strings.Contains(code, "kvstore."+c.want[i]+",\n") {
 				t.Errorf("%v: %s\n%v, want %s", c.d, code, err, c.want[i])
+			}
+			// It takes back what came after the last snapshot.
+			if strings.Contains(code, "LastSnapshot") != (c.d == ToSnapshot) {
+				t.Errorf("%v: starts as in %s", c.d, code)
 			}
 		}
 	}

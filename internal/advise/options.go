@@ -32,10 +32,15 @@ func configure(e kvstore.Engine, d Durability) kvstore.Engine {
 	return e
 }
 
-// Code returns the options to use an engine with, as a Go expression.
+// Code returns the options to use an engine with, as a Go expression. Only who
+// goes back to snapshots anyway starts at the last one.
 func Code(name string, n Needs) string {
-	return fmt.Sprintf("kvstore.Options{\n\tEngine:      %s,\n\tMemoryBytes: %s,\n\tStart:       kvstore.LastSnapshot,\n}",
-		engineCode(name, n.Durability), sizeCode(n.Memory))
+	start := ""
+	if n.Durability == ToSnapshot {
+		start = "\tStart:       kvstore.LastSnapshot,\n"
+	}
+	return fmt.Sprintf("kvstore.Options{\n\tEngine:      %s,\n\tMemoryBytes: %s,\n%s}",
+		engineCode(name, n.Durability), sizeCode(n.Memory), start)
 }
 
 func engineCode(name string, d Durability) string {
