@@ -114,8 +114,8 @@ type Mark struct {
 type Writer struct {
 	file       *os.File
 	experiment string
-	done       map[string]bool
-	found      []Environment // that were there when it was opened
+	done       map[string]map[string]float64 // values of what is measured, by doneKey
+	found      []Environment                 // that were there when it was opened
 }
 
 // Open opens the file of an experiment in a directory, which is made if it is not
@@ -128,7 +128,7 @@ func Open(dir, experiment string) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{file: f, experiment: experiment, done: map[string]bool{}}
+	w := &Writer{file: f, experiment: experiment, done: map[string]map[string]float64{}}
 	if err := w.resume(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -147,7 +147,7 @@ func (w *Writer) resume() error {
 	}
 	w.found = found.Environments
 	for _, m := range found.Measurements {
-		w.done[doneKey(m)] = true
+		w.done[doneKey(m)] = m.Values
 	}
 	if err := w.file.Truncate(int64(whole)); err != nil {
 		return err
@@ -162,7 +162,10 @@ func doneKey(m Measurement) string {
 
 // Has reports whether a measurement of that contender, point, phase and
 // repetition is there.
-func (w *Writer) Has(m Measurement) bool { return w.done[doneKey(m)] }
+func (w *Writer) Has(m Measurement) bool { _, ok := w.done[doneKey(m)]; return ok }
+
+// Values returns those of such a measurement, nil if there is none.
+func (w *Writer) Values(m Measurement) map[string]float64 { return w.done[doneKey(m)] }
 
 // Environments returns those that the file had when it was opened.
 func (w *Writer) Environments() []Environment { return w.found }
@@ -176,7 +179,7 @@ func (w *Writer) Environment(e Environment) error {
 // Measurement writes one.
 func (w *Writer) Measurement(m Measurement) error {
 	m.Kind, m.Experiment = measurement, w.experiment
-	w.done[doneKey(m)] = true
+	w.done[doneKey(m)] = m.Values
 	return w.line(m)
 }
 

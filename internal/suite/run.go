@@ -175,14 +175,13 @@ func (r *Run) Record(phase string, values map[string]float64) error {
 // RecordAt writes a measurement at another point.
 func (r *Run) RecordAt(at results.At, phase string, values map[string]float64) error {
 	s, m := r.session, r.measurement(at, phase)
-	key := fmt.Sprint(at.Key(), "|", phase, "|", r.Rep)
-	if rate, ok := values["ops_per_second"]; ok && r.Contender.Name == bench.MutexMapName {
-		s.mapRates[key] = rate
-	} else if s.mapRates[key] > 0 && ok {
-		values["map_ratio"] = rate / s.mapRates[key]
-	}
 	if s.out.Has(m) {
 		return nil
+	}
+	beside := m
+	beside.Contender = bench.MutexMapName
+	if rate := s.out.Values(beside)["ops_per_second"]; rate > 0 && values["ops_per_second"] > 0 && m.Contender != beside.Contender {
+		values["map_ratio"] = values["ops_per_second"] / rate
 	}
 	m.Values = values
 	return r.write(func() error { return s.out.Measurement(m) })

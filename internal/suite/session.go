@@ -50,7 +50,6 @@ type Session struct {
 	failures   int
 	work       *Work // the last one that was laid out, and what came of it
 	script     *bench.Script
-	mapRates   map[string]float64 // of the mutex map, by point, phase and repetition
 }
 
 // Quick returns a session that ends soon, and still runs everything.
@@ -88,7 +87,6 @@ var ErrResults = errors.New("results cannot be written")
 // ends its error is returned, and what was measured before stays.
 func (s *Session) Run(ctx context.Context, e Experiment) (err error) {
 	s.experiment, s.described, s.failures = e, false, 0
-	s.mapRates = map[string]float64{}
 	if s.out, err = results.Open(s.Out, e.Name); err != nil {
 		return err
 	}

@@ -104,7 +104,7 @@ func TestResume(t *testing.T) {
 				return bench.NewMutexMap(), nil
 			})
 		}
-		err := testSession(t, dir).Run(ctx, fakeExperiment(stopping("a"), stopping("b")))
+		err := testSession(t, dir).Run(ctx, fakeExperiment(stopping(bench.MutexMapName), stopping("b")))
 		if interrupted := stopAt < 2*3*2; errors.Is(err, context.Canceled) != interrupted {
 			t.Fatalf("stopped at %d: %v", stopAt, err)
 		}
@@ -124,18 +124,23 @@ func TestResume(t *testing.T) {
 		}
 		kept := bytes.Count(cut, []byte("\n"))
 		opened, stopAt = 0, 1000
-		if err := testSession(t, dir).Run(t.Context(), fakeExperiment(stopping("a"), stopping("b"))); err != nil {
+		if err := testSession(t, dir).Run(t.Context(), fakeExperiment(stopping(bench.MutexMapName), stopping("b"))); err != nil {
 			t.Fatal(err)
 		}
 		r := load(t, dir, "fake")
 		if n := once(t, r.Measurements); n != all {
 			t.Errorf("%d measurements after going on, want %d", n, all)
 		}
+		for _, m := range r.Measurements {
+			if has := m.Values["map_ratio"] > 0; has != (m.Contender == "b" && m.Phase != statePhase) {
+				t.Errorf("stopped at %d: %s, %s at %v has a ratio: %v", stopAt, m.Contender, m.Phase, m.At, has)
+			}
+		}
 		if runs := (all - max(0, kept-1) + 2) / 3; opened != runs {
 			t.Errorf("%d runs to go on from %d lines, want %d", opened, kept, runs)
 		}
 		opened = 0
-		if err := testSession(t, dir).Run(t.Context(), fakeExperiment(stopping("a"), stopping("b"))); err != nil || opened != 0 {
+		if err := testSession(t, dir).Run(t.Context(), fakeExperiment(stopping(bench.MutexMapName), stopping("b"))); err != nil || opened != 0 {
 			t.Errorf("nothing is missing: %d runs, %v", opened, err)
 		}
 		if n := len(load(t, dir, "fake").Environments); n != len(r.Environments) {
