@@ -16,6 +16,7 @@ import (
 	"github.com/nikosgavalas/kvstore"
 	"github.com/nikosgavalas/kvstore/internal/bench"
 	"github.com/nikosgavalas/kvstore/internal/results"
+	"github.com/nikosgavalas/kvstore/internal/suite"
 )
 
 // runBench runs the command and returns what it printed.
@@ -222,6 +223,36 @@ func TestParseCount(t *testing.T) {
 	for _, s := range []string{"", "x", "1.5", "1e-3", "nan", "inf", "1e30", "0x10", "1 2"} {
 		if got, err := parseCount(s); err == nil {
 			t.Errorf("parseCount(%q) = %d", s, got)
+		}
+	}
+}
+
+// TestRepeatCommands: the commands of a page make results of the same size.
+func TestRepeatCommands(t *testing.T) {
+	made := func(s suite.Session, reps int, program string) (r results.Results) {
+		r.Environments = append(r.Environments, results.Environment{Program: program})
+		experiment := "peers-scan"
+		if program != "peers" {
+			r.Environments[0].Settings, experiment = s.Settings(), "ycsb"
+		}
+		r.Measurements = append(r.Measurements, results.Measurement{Experiment: experiment, Rep: reps - 1})
+		return r
+	}
+	for _, c := range []struct {
+		results results.Results
+		want    string
+	}{
+		{made(suite.Quick(), 1, "kvstore bench"), "./cmd/kvstore bench --quick --out"},
+		{made(suite.Full(), 5, "kvstore bench"), "./cmd/kvstore bench --full --out"},
+		{made(suite.Full(), 2, "kvstore bench"), "./cmd/kvstore bench --full --reps 2 --out"},
+		{made(suite.Scaled(1), 3, "kvstore bench"), "./cmd/kvstore bench --scale 1 --out"},
+		{made(suite.Scaled(0.25), 1, "kvstore bench"), "./cmd/kvstore bench --scale 0.25 --reps 1 --out"},
+		{made(suite.Session{}, 3, "peers"), ". --all --out ../../dir)"},
+		{made(suite.Session{}, 1, "peers"), ". --all --reps 1 --out ../../dir)"},
+	} {
+		got := repeatCommands([]string{"dir"}, c.results)
+		if len(got) != 2 || !strings.Contains(got[0], c.want) || got[1] != "go run ./cmd/kvstore report --in dir" {
+			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
 }

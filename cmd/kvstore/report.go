@@ -3,9 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -97,32 +99,66 @@ func experimentsOf(all []suite.Experiment) []report.Experiment {
 	return list
 }
 
-// repeatCommands are what makes such results, at the size that they have, and
+// repeatCommands are what makes such results, of the same size and as often, and
 // such a page.
 func repeatCommands(dirs []string, r results.Results) []string {
-	size, peers, ours := "--full", false, false
-	for _, e := range r.Environments {
-		if scale, ok := e.Settings["scale"]; ok && scale != "1" {
-			size = "--quick"
+	var ours, peers *results.Environment
+	for i, e := range r.Environments {
+		if e.Program == "peers" {
+			peers = &r.Environments[i]
+		} else {
+			ours = &r.Environments[i]
 		}
-		peers, ours = peers || e.Program == "peers", ours || e.Program != "peers"
 	}
+	reps := func(ofPeers bool, usual int) string {
+		n := 0
+		for _, m := range r.Measurements {
+			if strings.HasPrefix(m.Experiment, "peers-") == ofPeers {
+				n = max(n, m.Rep+1)
+			}
+		}
+		if n == usual || n == 0 {
+			return ""
+		}
+		return fmt.Sprint(" --reps ", n)
+	}
+	// go run does not tell a program its revision if it is not asked to.
+	const goRun = "go run -buildvcs=true "
 	var commands []string
-	if ours {
-		commands = append(commands, "go run ./cmd/kvstore bench "+size+" --out "+quoted(dirs[0]))
+	all := "--all" + reps(true, 3)
+	if ours != nil {
+		size, usual := sizeOf(*ours)
+		if size == "--quick" {
+			all = "--all --quick"
+		}
+		commands = append(commands, goRun+"./cmd/kvstore bench "+size+reps(false, usual)+" --out "+quoted(dirs[0]))
 	}
-	if peers {
+	if peers != nil {
 		out := dirs[len(dirs)-1]
 		if !filepath.IsAbs(out) {
 			out = filepath.Join("..", "..", out)
 		}
-		commands = append(commands, "(cd bench/peers && go run . --all --out "+quoted(out)+")")
+		commands = append(commands, "(cd bench/peers && "+goRun+". "+all+" --out "+quoted(out)+")")
 	}
 	again := "go run ./cmd/kvstore report"
 	for _, dir := range dirs {
 		again += " --in " + quoted(dir)
 	}
 	return append(commands, again)
+}
+
+// sizeOf returns the flag that makes results have such an environment, and how
+// many repetitions it stands for.
+func sizeOf(e results.Environment) (flag string, reps int) {
+	scale, _ := strconv.ParseFloat(e.Settings["scale"], 64)
+	for flag, s := range map[string]suite.Session{
+		"--quick": suite.Quick(), "--full": suite.Full(), "--scale " + quoted(e.Settings["scale"]): suite.Scaled(scale),
+	} {
+		if maps.Equal(e.Settings, s.Settings()) {
+			return flag, s.Reps
+		}
+	}
+	return "--full", suite.Full().Reps // who knows
 }
 
 // quoted returns a word for a shell.

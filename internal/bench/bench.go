@@ -254,7 +254,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 			r.series[c] = append(r.series[c], series{timed: NewHistogram()})
 		}
 	}
-	env := results.ReadEnvironment("")
+	env := results.ReadEnvironment(cfg.Dir)
 	if r.plans, err = newPlans(ctx, cfg); err == nil {
 		err = r.runAll(ctx)
 	}

@@ -124,7 +124,7 @@ func (t SeedTable) Run(ctx context.Context) (SeedTableResult, error) {
 	}
 	result := SeedTableResult{
 		Experiment:  SeedTableName,
-		Environment: results.ReadEnvironment(""),
+		Environment: results.ReadEnvironment(t.Dir),
 		Parameters: SeedTableParameters{
 			Keys:          t.Keys,
 			Distributions: t.Distributions,

@@ -67,8 +67,8 @@ func Scaled(scale float64) Session {
 	return Session{Scale: scale, Rates: scale, Seconds: 2, Reps: 3}
 }
 
-// settings are what must be the same for results to stand in one file.
-func (s *Session) settings() map[string]string {
+// Settings are what must be the same for results to stand in one file.
+func (s *Session) Settings() map[string]string {
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 	return map[string]string{
 		"scale":   number(s.Scale),
@@ -92,9 +92,9 @@ func (s *Session) Run(ctx context.Context, e Experiment) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.out.Close()) }()
 	for _, env := range s.out.Environments() {
-		if env.Settings != nil && !maps.Equal(env.Settings, s.settings()) {
+		if env.Settings != nil && !maps.Equal(env.Settings, s.Settings()) {
 			return fmt.Errorf("%s has results of %s with other settings (%v instead of %v): name another directory, or remove the file",
-				s.Out, e.Name, env.Settings, s.settings())
+				s.Out, e.Name, env.Settings, s.Settings())
 		}
 	}
 	err = e.Run(ctx, s)
@@ -112,7 +112,7 @@ func (s *Session) describe() error {
 	}
 	s.described = true
 	env := results.ReadEnvironment(s.Temp)
-	env.Program, env.Settings = "kvstore bench", s.settings()
+	env.Program, env.Settings = "kvstore bench", s.Settings()
 	return s.out.Environment(env)
 }
 
