@@ -420,6 +420,7 @@ type Stats struct {
 	BudgetBytes int64  `json:"budget_bytes"` // Options.MemoryBytes
 	DiskBytes   int64  `json:"disk_bytes"`   // of all data files
 	PinnedBytes int64  `json:"pinned_bytes"` // of data files that only snapshots need
+	MergedBytes int64  `json:"merged_bytes"` // that merges have copied since the store was opened
 	Snapshots   int    `json:"snapshots"`    // that are completed
 	Waiting     int    `json:"waiting"`      // snapshots that are not completed yet
 	Issued      uint64 `json:"issued"`       // sequence number of the last write
@@ -435,7 +436,6 @@ type TreeStats struct {
 	Levels       []LevelStats `json:"levels"`        // the newest first
 	Debt         int          `json:"debt"`          // runs by which merging is behind; writers are slowed down if it is not 0
 	FlushedBytes int64        `json:"flushed_bytes"` // of runs written from memory
-	MergedBytes  int64        `json:"merged_bytes"`  // of runs written from other runs
 	// WriteAmplification is how many bytes of runs were written for each one
 	// that came from memory.
 	WriteAmplification float64 `json:"write_amplification"`
@@ -453,16 +453,16 @@ type LevelStats struct {
 	Bytes   int64  `json:"bytes"`
 }
 
-func treeStats(t *engine.Tree) *TreeStats {
+func treeStats(t *engine.Tree, merged int64) *TreeStats {
 	if t == nil {
 		return nil
 	}
-	st := &TreeStats{Debt: t.Debt, FlushedBytes: t.Flushed, MergedBytes: t.Merged, FilterAsked: t.Asked}
+	st := &TreeStats{Debt: t.Debt, FlushedBytes: t.Flushed, FilterAsked: t.Asked}
 	for _, l := range t.Levels {
 		st.Levels = append(st.Levels, LevelStats(l))
 	}
 	if t.Flushed > 0 {
-		st.WriteAmplification = float64(t.Flushed+t.Merged) / float64(t.Flushed)
+		st.WriteAmplification = float64(t.Flushed+merged) / float64(t.Flushed)
 	}
 	if absent := t.Asked - t.Found; absent > 0 {
 		st.FilterHitRate = float64(t.Asked-t.Passed) / float64(absent)
@@ -486,7 +486,7 @@ func (s *Store) Stats() Stats {
 		DiskBytes: total + st.Growing, PinnedBytes: pinned,
 		Snapshots: len(m.Snapshots), Waiting: waiting,
 		Issued: seq.Issued, Applied: seq.Applied, Durable: seq.Durable,
-		Tree: treeStats(st.Tree),
+		MergedBytes: st.Merged, Tree: treeStats(st.Tree, st.Merged),
 	}
 }
 

@@ -13,6 +13,7 @@
 //	kvstore_memory_budget_bytes              gauge    Options.MemoryBytes
 //	kvstore_disk_bytes                       gauge    size of all data files
 //	kvstore_pinned_bytes                     gauge    size of the data files that only snapshots need
+//	kvstore_merged_bytes_total               counter  bytes that merges have copied since the store was opened
 //	kvstore_writes_total                     counter  writes, each of a batch counted
 //	kvstore_writes_durable_total             counter  those of them that survive a power cut
 //	kvstore_snapshots                        gauge    snapshots in the directory
@@ -28,7 +29,6 @@
 //	kvstore_tree_level_bytes                 gauge    size of them
 //	kvstore_tree_merge_debt_runs             gauge    runs by which merging is behind; if not 0 writers are slowed down
 //	kvstore_tree_flushed_bytes_total         counter  size of the runs that were written from memory
-//	kvstore_tree_merged_bytes_total          counter  size of the runs that were written from other runs
 //	kvstore_tree_filter_queries_total        counter  how often the filter of a run was asked for a key
 //	kvstore_tree_filter_hit_ratio            gauge    part of the runs without the key that a filter kept reads from
 //

@@ -27,7 +27,7 @@ type snapshots struct {
 type shots struct{ cuts, completes []time.Duration }
 
 // start takes snapshots until stop is called, which waits for one that was
-// begun. One that takes longer than it is to the next one delays that. When
+// begun, or takes the only one. One that takes longer than it is to the next one delays that. When
 // one fails it sets failed, and stop returns why.
 func (s *snapshots) start(failed *atomic.Bool) (stop func() (shots, error)) {
 	if s.of == nil || s.every == 0 {
@@ -47,6 +47,9 @@ func (s *snapshots) start(failed *atomic.Bool) (stop func() (shots, error)) {
 					failed.Store(true)
 				}
 			case <-quit:
+				if len(taken.cuts) == 0 {
+					err = s.take(&taken)
+				}
 				return
 			}
 		}

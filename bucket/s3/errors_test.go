@@ -200,10 +200,10 @@ func TestHang(t *testing.T) {
 func TestSlowSender(t *testing.T) {
 	setKeys(t)
 	s := openTest(t, newFake(t).URL)
-	s, err := open(s.address, newTransport(time.Second))
+	s, err := open(s.address, newTransport(2*time.Second))
 	must(t, err)
 	s.patience = 0
-	must(t, s.Put(t.Context(), "a", slow{strings.NewReader(strings.Repeat("x", 2<<20))}, 2<<20))
+	must(t, s.Put(t.Context(), "a", slow{strings.NewReader(strings.Repeat("x", 3<<20))}, 3<<20))
 }
 
 type slow struct{ io.ReaderAt }

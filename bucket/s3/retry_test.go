@@ -173,6 +173,7 @@ func TestBrokenBody(t *testing.T) {
 	}
 
 	// The object is another when the rest is asked for.
+	s.patience = 5 * time.Second
 	cut.Store(50_000)
 	r, err := s.Get(t.Context(), "a")
 	must(t, err)

@@ -221,7 +221,7 @@ func TestReadInterrupted(t *testing.T) {
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(200 * time.Millisecond) // for the signal to be taken
+		time.Sleep(time.Second) // for the signal to be taken
 		rest, err := io.ReadAll(stdout)
 		if err != nil {
 			t.Error(err)

@@ -119,6 +119,7 @@ type appendLog struct {
 	stop    atomic.Bool  // background work gives way
 	dirty   atomic.Bool  // the manifest does not have all
 	pause   atomic.Int64 // nanoseconds; see weigh
+	merged  atomic.Int64 // bytes that merges have copied
 }
 
 func newEngine(d Driver, env engine.Env) *appendLog {

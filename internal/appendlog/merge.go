@@ -439,6 +439,7 @@ func (m *merger) write(moves []move, b []byte) error {
 	}
 	m.count(moves)
 	m.end += int64(len(b))
+	m.e.merged.Add(int64(len(b)))
 	return nil
 }
 

@@ -83,6 +83,9 @@ func TestMergeKeepsTombstones(t *testing.T) {
 	w.seal(t)
 	segs := w.sealed()
 	must(t, w.merge(ctx, segs[1:]...))
+	if n, outs := w.e.Stats().Merged, w.sealed(); n == 0 || n != outs[len(outs)-1].end {
+		t.Errorf("Stats says that %d bytes were copied, the merge made %d", n, outs[len(outs)-1].end)
+	}
 	w.check(t)
 	w.crash(t, vfs.Kill, 0)
 	w.check(t)

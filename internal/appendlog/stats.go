@@ -28,7 +28,7 @@ func (e *appendLog) Seq() engine.Seq {
 }
 
 func (e *appendLog) Stats() engine.Stats {
-	st := engine.Stats{Memory: int64(unsafe.Sizeof(*e))}
+	st := engine.Stats{Memory: int64(unsafe.Sizeof(*e)), Merged: e.merged.Load()}
 	for i := range e.shards {
 		s := &e.shards[i]
 		s.Lock()

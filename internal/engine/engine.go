@@ -242,9 +242,9 @@ type Tree struct {
 	// Debt is the number of runs by which merging is behind: writers are slowed
 	// down if it is not 0.
 	Debt int
-	// Flushed and Merged are the bytes of runs written since the store was
-	// opened: of what was in memory, and of other runs.
-	Flushed, Merged int64
+	// Flushed is the bytes of runs written since the store was opened of what
+	// was in memory.
+	Flushed int64
 	// Asked is how often a filter was asked for a key since then, Passed how
 	// often it let it pass, and Found how often the key was there.
 	Asked, Passed, Found uint64
@@ -264,5 +264,6 @@ type Stats struct {
 	Estimated bool   // Keys is not exact, as counting is dear
 	Memory    int64  // bytes of anonymous memory
 	Growing   int64  // bytes on disk of files that the manifest has no size of
+	Merged    int64  // bytes that merges have copied since the store was opened
 	Tree      *Tree  // nil for an engine that is none
 }

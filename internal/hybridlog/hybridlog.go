@@ -134,7 +134,8 @@ type hybridLog struct {
 	written struct {     // to judge how large records are
 		units, records atomic.Uint64
 	}
-	round round // guarded by merging
+	round  round        // guarded by merging
+	merged atomic.Int64 // bytes that merges have copied
 }
 
 func newEngine(d Driver, env engine.Env) *hybridLog {

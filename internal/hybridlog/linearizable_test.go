@@ -281,8 +281,11 @@ func TestLinearizable(t *testing.T) {
 					}
 					h.add(clients+1, start, h.now(), hotCall{op: "get", key: k}, string(v))
 				}
-				if result := porcupine.CheckOperationsTimeout(hotModel, h.calls, 20*time.Second); result != porcupine.Ok {
-					t.Errorf("round %d: %d calls are not linearizable: %v", round, len(h.calls), result)
+				switch porcupine.CheckOperationsTimeout(hotModel, h.calls, 20*time.Second) {
+				case porcupine.Illegal:
+					t.Errorf("round %d: %d calls are not linearizable", round, len(h.calls))
+				case porcupine.Unknown:
+					t.Logf("round %d: there was no time to check %d calls", round, len(h.calls))
 				}
 				w.model = readall.Content(t, w.e)
 				w.reopen(t)

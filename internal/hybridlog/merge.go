@@ -305,7 +305,7 @@ func (m *merger) tryRescue(s *shard, h, addr uint64, f *fields, old *seen) (outc
 	if !fits {
 		var b engine.Batch
 		b.Set(f.key, f.value)
-		e.round.out += int64(f.units) * unit
+		e.copied(int64(f.units) * unit)
 		return updated, e.appendDirectly(&b, at.head)
 	}
 	units := e.unitsFor(&at, f.key, f.value)
@@ -313,7 +313,7 @@ func (m *merger) tryRescue(s *shard, h, addr uint64, f *fields, old *seen) (outc
 	if !ok {
 		return needRoom, nil
 	}
-	e.round.out += int64(f.units) * unit
+	e.copied(int64(f.units) * unit)
 	return updated, e.linkLocked(s, h, &at, to, r, kindPut, f.key, f.value, units)
 }
 
@@ -411,12 +411,18 @@ func (m *merger) flush() error {
 			}
 		}
 	}
-	e.round.out += int64(len(m.chunk))
+	e.copied(int64(len(m.chunk)))
 	units := uint64(len(m.chunk)) / unit
 	m.to += units
 	m.room -= units
 	m.chunk, m.moves = m.chunk[:0], m.moves[:0]
 	return nil
+}
+
+// copied counts what a merge has copied. merging is held.
+func (e *hybridLog) copied(bytes int64) {
+	e.round.out += bytes
+	e.merged.Add(bytes)
 }
 
 const (

@@ -793,6 +793,9 @@ func TestMergeWritesLittle(t *testing.T) {
 		if copied == 0 || copied > 3*written {
 			t.Errorf("with %d large values merging copies %d bytes of %d", large, copied, written)
 		}
+		if n := r.e.Stats().Merged; n == 0 || n > int64(copied) {
+			t.Errorf("Stats says that merges copied %d bytes, in files of %d", n, copied)
+		}
 		r.check(t)
 		r.end(t)
 	}

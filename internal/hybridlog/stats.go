@@ -30,7 +30,7 @@ func (e *hybridLog) Seq() engine.Seq {
 // the number of keys unless a write did not look at what is on disk, or keys have
 // the same tag.
 func (e *hybridLog) Stats() engine.Stats {
-	st := engine.Stats{Memory: int64(unsafe.Sizeof(*e)), Estimated: e.inexact.Load()}
+	st := engine.Stats{Memory: int64(unsafe.Sizeof(*e)), Estimated: e.inexact.Load(), Merged: e.merged.Load()}
 	for i := range e.shards {
 		s := &e.shards[i]
 		s.Lock()

@@ -59,7 +59,7 @@ func (t *tree) Stats() engine.Stats {
 		st.Memory += r.Memory()
 		keys += int(r.entry.Records) - 2*int(r.Tombstones())
 	}
-	st.Tree = t.treeStats(p.version)
+	st.Tree, st.Merged = t.treeStats(p.version), t.counters.merged.Load()
 	st.Keys, st.Estimated = uint64(max(keys, 0)), len(p.mems)+len(p.version.runs) > 1
 	t.wal.mu.Lock()
 	defer t.wal.mu.Unlock()
@@ -73,7 +73,6 @@ func (t *tree) treeStats(v *version) *engine.Tree {
 	st := &engine.Tree{
 		Debt:    int(t.debt.Load()),
 		Flushed: t.counters.flushed.Load(),
-		Merged:  t.counters.merged.Load(),
 	}
 	for _, r := range v.runs {
 		n := len(st.Levels)

@@ -164,9 +164,16 @@ func (c change) by() float64 { return c.to.Median/c.from.Median - 1 }
 // sign returns 1 for a value that grew, -1 for one that fell, and 0 if the
 // change is less than a twentieth or the extremes of the repetitions overlap.
 func (c change) sign() int {
-	overlap := c.from.Reps > 1 && c.to.Reps > 1 && c.from.Min <= c.to.Max && c.to.Min <= c.from.Max
+	if c.from.Reps > 1 && c.to.Reps > 1 && c.from.Min <= c.to.Max && c.to.Min <= c.from.Max {
+		return 0
+	}
+	return c.seems()
+}
+
+// seems is sign by the medians alone.
+func (c change) seems() int {
 	switch {
-	case overlap || math.Abs(c.by()) < least || c.from.Median == c.to.Median:
+	case math.Abs(c.by()) < least || c.from.Median == c.to.Median:
 		return 0
 	case c.to.Median > c.from.Median:
 		return 1

@@ -13,6 +13,7 @@ import (
 const (
 	confirmed = "confirmed"
 	refuted   = "refuted"
+	undecided = "undecided" // the repetitions do not tell
 )
 
 // A finding is one of the five of the study, in claims that can be answered one
@@ -119,13 +120,19 @@ func measuresOf(groups []results.Group, phase string) []measure {
 	return slices.DeleteFunc(all, func(m measure) bool { return len(m.groups) == 0 })
 }
 
-// faster returns 1 if a measure says that something got faster, -1 if slower, and
-// 0 if neither.
-func (m measure) faster(c change) int {
-	if moreIsBetter(m.value) {
-		return c.sign()
+// answer answers whether something got faster, 1, slower, -1, or neither, 0, as
+// one of want. A change that may be one, or chance, has to be wanted as both.
+func (m measure) answer(c change, want []int) string {
+	is := func(sign int) bool {
+		if !moreIsBetter(m.value) {
+			sign = -sign
+		}
+		return slices.Contains(want, sign)
 	}
-	return -c.sign()
+	if may := c.seems(); is(may) != is(c.sign()) {
+		return undecided
+	}
+	return answer(is(c.sign()))
 }
 
 // compare answers a claim by what the measures of a phase are at two points; want
@@ -139,7 +146,7 @@ func (c *claim) compare(groups []results.Group, phase string, from, to func(resu
 		}
 		moved := change{a[0].Values[m.value], b[0].Values[m.value]}
 		if len(parts) == 0 {
-			c.Answer = answer(slices.Contains(want, m.faster(moved)))
+			c.Answer = m.answer(moved, want)
 		}
 		parts = append(parts, "the "+m.name+" "+moved.describe(m.value))
 	}
@@ -192,19 +199,29 @@ func doesNotPay(sets []dataset, text, phase string) claim {
 	return c
 }
 
+// isFirst answers whether an engine is the best of some, of which the best comes
+// first. That is not decided if it shares the place.
+func isFirst(engine string, ranked []entrant) string {
+	tied := slices.DeleteFunc(slices.Clone(ranked), func(e entrant) bool { return !shares(ranked[0], e) })
+	is := func(e entrant) bool { return e.name == engine }
+	if len(tied) > 1 && slices.ContainsFunc(tied, is) {
+		return undecided
+	}
+	return answer(is(ranked[0]))
+}
+
 // bestIs answers whether an engine is the best of those that keep their data on
-// disk, or shares the place.
+// disk.
 func bestIs(sets []dataset, engine, text string, sources []source) claim {
 	c := claim{Text: text, Answer: notMeasured}
 	f, ok := first(sources, sets)
 	if !ok {
 		return c
 	}
-	s, measured := f.byEngine[engine]
-	if !measured {
+	if _, measured := f.byEngine[engine]; !measured {
 		return c
 	}
-	c.Answer, c.Link = answer(shares(f.ranked()[0], entrant{engine, s})), f.link()
+	c.Answer, c.Link = isFirst(engine, f.ranked()), f.link()
 	c.Figure = f.sentence()
 	if f.at != "" {
 		c.Figure += " (" + f.at + ")"
@@ -221,19 +238,21 @@ func gainsMost(sets []dataset, engine, text string) claim {
 	if len(thetas) < 2 {
 		return c
 	}
-	rate := func(engine string, theta float64) float64 {
+	rate := func(engine string, theta float64) results.Spread {
 		for _, g := range groups {
 			if n, _ := g.At.Number("theta"); n == theta && engineOf(g.Contender) == engine {
-				return g.Values["ops_per_second"].Median
+				return g.Values["ops_per_second"]
 			}
 		}
-		return 0
+		return results.Spread{}
 	}
 	even, skewed := thetas[0], thetas[len(thetas)-1]
 	var gains []entrant
 	for _, e := range engines {
-		if a, b := rate(e, even), rate(e, skewed); e != memOnly && a > 0 && b > 0 {
-			gains = append(gains, entrant{e, results.Spread{Median: b / a}})
+		if a, b := rate(e, even), rate(e, skewed); e != memOnly && a.Min > 0 && b.Min > 0 {
+			gains = append(gains, entrant{e, results.Spread{
+				Median: b.Median / a.Median, Min: b.Min / a.Max, Max: b.Max / a.Min, Reps: min(a.Reps, b.Reps),
+			}})
 		}
 	}
 	if len(gains) < 2 || !slices.ContainsFunc(gains, func(e entrant) bool { return e.name == engine }) {
@@ -244,7 +263,7 @@ func gainsMost(sets []dataset, engine, text string) claim {
 	for _, g := range gains {
 		parts = append(parts, g.name+" "+times(g.spread.Median))
 	}
-	c.Answer, c.Link = answer(gains[0].name == engine), "skew"
+	c.Answer, c.Link = isFirst(engine, gains), "skew"
 	c.Figure = fmt.Sprintf("throughput at %s over that at %s: %s", parameter("theta", skewed), format("theta", even), strings.Join(parts, ", "))
 	return c
 }

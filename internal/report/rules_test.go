@@ -92,6 +92,23 @@ func TestFindings(t *testing.T) {
 			latency(experiment, parameter, low, strings.TrimPrefix(phase, "paced "), to), latency(experiment, parameter, high, strings.TrimPrefix(phase, "paced "), from),
 		}
 	}
+	recovery := func(engine string, seconds ...float64) (all []results.Measurement) {
+		for rep, v := range seconds {
+			m := one("recovery", engine, "open after a kill", nil, "open_seconds", v)
+			m.Rep = rep
+			all = append(all, m)
+		}
+		return all
+	}
+	// noisy has throughputs whose repetitions overlap.
+	noisy := func(experiment, parameter string, low, high any, phase string, from, to float64) (all []results.Measurement) {
+		for rep, by := range []float64{0.5, 1, 1.5} {
+			a, b := speedOf(experiment, parameter, low, phase, from*by), speedOf(experiment, parameter, high, phase, to*by)
+			a.Rep, b.Rep = rep, rep
+			all = append(all, a, b)
+		}
+		return all
+	}
 	// decided has a throughput, which counts, and latencies that say the opposite.
 	decided := func(experiment, parameter string, low, high any, from, to float64) []results.Measurement {
 		return append(pair(experiment, parameter, low, high, "paced writes", from, to),
@@ -113,8 +130,19 @@ func TestFindings(t *testing.T) {
 		{"Writes stay as they are", pair("lsm-density", "density", 10.0, 90.0, "paced writes", 100, 140), refuted},
 		{"Writes do not get faster with it", pair("append-compaction", "compaction", "off", "on", "paced writes", 5, 10), confirmed},
 		{"Writes do not get faster with it", pair("append-compaction", "compaction", "off", "on", "paced writes", 10, 5), refuted},
+		{"Writes get faster", noisy("lsm-runs", "runs", 2.0, 16.0, "writes", 5, 6), undecided},
+		{"Writes get faster", noisy("lsm-runs", "runs", 2.0, 16.0, "writes", 6, 5), refuted},
+		{"Writes stay as they are", noisy("lsm-density", "density", 10.0, 90.0, "writes", 5, 6), undecided},
+		{"Writes stay as they are", noisy("lsm-density", "density", 10.0, 90.0, "writes", 100, 101), confirmed},
+		{"Writes do not get faster with it", noisy("append-compaction", "compaction", "off", "on", "writes", 6, 5), confirmed},
 		{"HybridLog gains most from skew", made(gain("HybridLog", 3), gain("LSMTree", 2)), confirmed},
 		{"HybridLog gains most from skew", made(gain("HybridLog", 2), gain("LSMTree", 3)), refuted},
+		{"HybridLog gains most from skew", made(gain("HybridLog", 3), gain("LSMTree", 2.95)), undecided},
+		{"LSMTree recovers fastest", made(recovery("LSMTree", 5), recovery("AppendLog", 9)), confirmed},
+		{"LSMTree recovers fastest", made(recovery("LSMTree", 9), recovery("AppendLog", 5)), refuted},
+		{"LSMTree recovers fastest", made(recovery("LSMTree", 5, 8), recovery("AppendLog", 6, 9)), undecided},
+		{"LSMTree recovers fastest", made(recovery("LSMTree", 6, 9), recovery("AppendLog", 5, 8)), undecided},
+		{"LSMTree recovers fastest", made(recovery("LSMTree", 9), recovery("AppendLog", 5), recovery("HybridLog", 5)), refuted},
 		{"Linearly with incremental snapshots", growing("LSMTree", 1), confirmed},
 		{"Linearly with incremental snapshots", made(growing("LSMTree", 1), growing("HybridLog", 2)), refuted},
 		{"Quadratically with full dumps", growing("MemOnly", 2), confirmed},

@@ -154,8 +154,8 @@ func (r *Run) Settle(ctx context.Context) error {
 	}
 	var last int64
 	for quiet, end := 0, time.Now().Add(settleLimit); quiet < settleLooks && time.Now().Before(end); quiet++ {
-		tree := s.Stats().Tree
-		if now := tree.FlushedBytes + tree.MergedBytes; tree.Debt > 0 || now != last {
+		stats := s.Stats()
+		if now := stats.Tree.FlushedBytes + stats.MergedBytes; stats.Tree.Debt > 0 || now != last {
 			last, quiet = now, -1
 		}
 		select {

@@ -15,8 +15,8 @@ import (
 const watchEvery = 10 * time.Millisecond
 
 // watch takes snapshots of the store at intervals, and notes what happens:
-// snapshots with how long they took, and the flushes and merges of an LSMTree.
-// What it returns stops it, after a snapshot that is under way.
+// snapshots with how long they took, merges, and the flushes of an LSMTree.
+// What it returns stops it, after a snapshot that is under way, or one at least.
 func (r *Run) watch(ctx context.Context, interval time.Duration) (stop func() ([]results.Mark, error)) {
 	var marks []results.Mark
 	var failed error
@@ -48,17 +48,20 @@ func (r *Run) watch(ctx context.Context, interval time.Duration) (stop func() ([
 	s := r.Store()
 	watchers.Go(func() {
 		id := uint64(0)
-		each(interval, func(now time.Time) {
+		snapshot := func(now time.Time) {
 			id++
 			sn, err := s.Snapshot(ctx, id, nil)
 			if err == nil {
 				err = sn.Wait(ctx)
 			}
 			note(now, "snapshot", time.Since(now), err)
-		})
+		}
+		if each(interval, snapshot); id == 0 && ctx.Err() == nil {
+			snapshot(time.Now())
+		}
 	})
-	if last := s.Stats().Tree; last != nil {
-		watchers.Go(func() { each(watchEvery, noteTree(s, last, note)) })
+	if last := s.Stats(); last.Engine != (kvstore.MemOnly{}).String() {
+		watchers.Go(func() { each(watchEvery, noteWork(s, last, note)) })
 	}
 	return func() ([]results.Mark, error) {
 		close(quit)
@@ -67,17 +70,17 @@ func (r *Run) watch(ctx context.Context, interval time.Duration) (stop func() ([
 	}
 }
 
-// noteTree returns what notes that an LSMTree has flushed or merged since it was
+// noteWork returns what notes that a store has flushed or merged since it was
 // looked at before.
-func noteTree(s *kvstore.Store, last *kvstore.TreeStats, note func(time.Time, string, time.Duration, error)) func(time.Time) {
+func noteWork(s *kvstore.Store, last kvstore.Stats, note func(time.Time, string, time.Duration, error)) func(time.Time) {
 	return func(now time.Time) {
-		tree := s.Stats().Tree
-		if tree.FlushedBytes != last.FlushedBytes {
+		stats := s.Stats()
+		if stats.Tree != nil && stats.Tree.FlushedBytes != last.Tree.FlushedBytes {
 			note(now, "flush", 0, nil)
 		}
-		if tree.MergedBytes != last.MergedBytes {
+		if stats.MergedBytes != last.MergedBytes {
 			note(now, "merge", 0, nil)
 		}
-		last = tree
+		last = stats
 	}
 }

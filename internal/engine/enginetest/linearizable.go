@@ -84,8 +84,11 @@ func Linearizable(t *testing.T, e kvstore.Engine) {
 			}
 		})
 		wg.Wait()
-		if result := porcupine.CheckOperationsTimeout(registers.ToModel(), history, 20*time.Second); result != porcupine.Ok {
-			t.Errorf("round %d: %d calls are not linearizable: %v", round, len(history), result)
+		switch porcupine.CheckOperationsTimeout(registers.ToModel(), history, 20*time.Second) {
+		case porcupine.Illegal:
+			t.Errorf("round %d: %d calls are not linearizable", round, len(history))
+		case porcupine.Unknown:
+			t.Logf("round %d: there was no time to check %d calls", round, len(history))
 		}
 		s.close()
 	}
