@@ -212,7 +212,9 @@ func timeline() Experiment {
 		Name:     "timeline",
 		Title:    "How it goes on",
 		Question: "How steady are throughput and latency while runs are merged and snapshots taken?",
-		Beyond:   true, Minutes: 4,
+		Differs: "At full speed an engine is done after 20 million operations, though its time may not be over; so the slower ones " +
+			"have more snapshots in their figures.",
+		Beyond: true, Minutes: 4,
 		Main: []Column{{mixed, "ops_per_second"}, {mixed, "p50_ns"}, {mixed, "p99_ns"}, {mixed, "max_ns"}},
 		Run: func(ctx context.Context, s *Session) error {
 			keys := s.Count(1e6, 5000)
