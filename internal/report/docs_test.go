@@ -84,6 +84,11 @@ type quote struct {
 
 func (q quote) String() string { return format(q.value, q.spread.Median) }
 
+// Part returns which part of another figure this one is.
+func (q quote) Part(of quote) string {
+	return fmt.Sprintf("%.1f%%", 100*q.spread.Median/of.spread.Median)
+}
+
 // functions are what a template can call. Where a figure is not there, or not
 // alone, they fail.
 func (d document) functions() template.FuncMap {
@@ -150,6 +155,9 @@ func benchmark(file, name, unit string) (quote, error) {
 	}
 	if len(all) == 0 {
 		return quote{}, fmt.Errorf("%s has no %s of %s", file, unit, name)
+	}
+	if strings.HasPrefix(unit, "sec/") { // package benchfmt makes these of nanoseconds
+		unit = "seconds"
 	}
 	return quote{unit, results.SpreadOf(all)}, nil
 }

@@ -14,23 +14,12 @@ import (
 // cost nothing that can be measured.
 const watchEvery = 10 * time.Millisecond
 
-// watch takes snapshots of the store at intervals, and notes what happens:
-// snapshots with how long they took, merges, and the flushes of an LSMTree.
-// What it returns stops it, after a snapshot that is under way, or one at least.
+// watch takes snapshots of the store at intervals, and notes what happens, and
+// for how long: snapshots, merges, and the flushes of an LSMTree. What it returns
+// stops it, after a snapshot that is under way, or one at least.
 func (r *Run) watch(ctx context.Context, interval time.Duration) (stop func() ([]results.Mark, error)) {
-	var marks []results.Mark
-	var failed error
-	start, quit := time.Now(), make(chan struct{})
-	var mu sync.Mutex // for marks and failed
+	s, d, quit := r.Store(), &diary{start: time.Now()}, make(chan struct{})
 	var watchers sync.WaitGroup
-	note := func(at time.Time, what string, length time.Duration, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		failed = errors.Join(failed, err)
-		if err == nil {
-			marks = append(marks, results.Mark{Seconds: at.Sub(start).Seconds(), Length: length.Seconds(), What: what})
-		}
-	}
 	each := func(interval time.Duration, do func(now time.Time)) {
 		ticker := time.NewTicker(interval)
 		defer ticker.Stop()
@@ -45,7 +34,6 @@ func (r *Run) watch(ctx context.Context, interval time.Duration) (stop func() ([
 			}
 		}
 	}
-	s := r.Store()
 	watchers.Go(func() {
 		id := uint64(0)
 		snapshot := func(now time.Time) {
@@ -54,33 +42,80 @@ func (r *Run) watch(ctx context.Context, interval time.Duration) (stop func() ([
 			if err == nil {
 				err = sn.Wait(ctx)
 			}
-			note(now, "snapshot", time.Since(now), err)
+			d.snapshot(now, time.Now(), err)
 		}
 		if each(interval, snapshot); id == 0 && ctx.Err() == nil {
 			snapshot(time.Now())
 		}
 	})
-	if last := s.Stats(); last.Engine != (kvstore.MemOnly{}).String() {
-		watchers.Go(func() { each(watchEvery, noteWork(s, last, note)) })
-	}
+	flushed, merged := written(s)
+	flush, merge, before := spell{"flush", flushed, -1}, spell{"merge", merged, -1}, d.start
+	watchers.Go(func() {
+		each(watchEvery, func(now time.Time) {
+			flushed, merged := written(s)
+			flush.look(flushed, before, now, d)
+			merge.look(merged, before, now, d)
+			before = now
+		})
+	})
 	return func() ([]results.Mark, error) {
 		close(quit)
 		watchers.Wait()
-		return marks, failed
+		return d.marks, d.failed
 	}
 }
 
-// noteWork returns what notes that a store has flushed or merged since it was
-// looked at before.
-func noteWork(s *kvstore.Store, last kvstore.Stats, note func(time.Time, string, time.Duration, error)) func(time.Time) {
-	return func(now time.Time) {
-		stats := s.Stats()
-		if stats.Tree != nil && stats.Tree.FlushedBytes != last.Tree.FlushedBytes {
-			note(now, "flush", 0, nil)
-		}
-		if stats.MergedBytes != last.MergedBytes {
-			note(now, "merge", 0, nil)
-		}
-		last = stats
+// written returns how much a store has flushed, if it is an LSMTree, and merged.
+func written(s *kvstore.Store) (flushed, merged int64) {
+	stats := s.Stats()
+	if stats.Tree != nil {
+		flushed = stats.Tree.FlushedBytes
 	}
+	return flushed, stats.MergedBytes
+}
+
+// A diary has what happened since it began.
+type diary struct {
+	start time.Time
+
+	mu     sync.Mutex
+	marks  []results.Mark
+	failed error
+}
+
+func (d *diary) mark(what string, from, to time.Time) results.Mark {
+	return results.Mark{What: what, Seconds: from.Sub(d.start).Seconds(), Length: to.Sub(from).Seconds()}
+}
+
+// snapshot notes a snapshot, or why there is none.
+func (d *diary) snapshot(from, to time.Time, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed = errors.Join(d.failed, err); err == nil {
+		d.marks = append(d.marks, d.mark("snapshot", from, to))
+	}
+}
+
+// A spell is the time for which a number of bytes has grown between any look and
+// the next: a mark in the diary, which becomes longer.
+type spell struct {
+	what  string
+	bytes int64
+	at    int // of the mark; -1 if it did not grow
+}
+
+func (s *spell) look(bytes int64, before, now time.Time, d *diary) {
+	grows := bytes != s.bytes
+	if s.bytes = bytes; !grows {
+		s.at = -1
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s.at < 0 {
+		s.at = len(d.marks)
+		d.marks = append(d.marks, d.mark(s.what, before, now))
+	}
+	m := &d.marks[s.at]
+	m.Length = now.Sub(d.start).Seconds() - m.Seconds
 }
