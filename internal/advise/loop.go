@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,7 +14,9 @@ import (
 	"github.com/nikosgavalas/kvstore/internal/trace"
 )
 
-// timeEvery is how many operations there are for each that is timed.
+// timeEvery is how many operations there are for each that is timed, on average:
+// at equal distances some operations of a trace that is done over and over might
+// never be.
 const timeEvery = 16
 
 // target is what a workload is done on.
@@ -64,6 +67,8 @@ type worker struct {
 	src   source
 	op    operation
 	count int64
+	wait  int // operations until one is timed
+	rng   *rand.Rand
 	dst   []byte
 	apply func(dst, old []byte, found bool) ([]byte, kvstore.Op)
 
@@ -73,7 +78,7 @@ type worker struct {
 
 func newWorker(w Workload, g int) *worker {
 	k := &worker{
-		src: w.source(g), reads: bench.NewHistogram(), writes: bench.NewHistogram(), scans: bench.NewHistogram(),
+		src: w.source(g), rng: rand.New(rand.NewPCG(uint64(g), 0)), reads: bench.NewHistogram(), writes: bench.NewHistogram(), scans: bench.NewHistogram(),
 	}
 	k.apply = func(dst, _ []byte, _ bool) ([]byte, kvstore.Op) {
 		if k.op.absent {
@@ -97,7 +102,10 @@ func (k *worker) run(t target, w Workload, stop *atomic.Bool) error {
 	last := begin // the end of the last operation that was timed
 	for !stop.Load() {
 		k.src.next(&k.op)
-		timed := k.count%timeEvery == 0 || k.op.kind == trace.Scan
+		timed := k.wait == 0 || k.op.kind == trace.Scan
+		if k.wait--; k.wait < 0 {
+			k.wait = k.rng.IntN(2*timeEvery - 1)
+		}
 		k.count++
 		if timed {
 			begin = time.Now()
